@@ -1,0 +1,72 @@
+# The two commands of the README are `make demo` and `make test`; CONTRIBUTING.md explains the others.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+SITE = $(VENV)/lib/$(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])')/site-packages
+
+export ANSIBLE_HOME := $(CURDIR)/.ansible
+
+.PHONY: help venv demo demo-down lab-up lab-down test test-long lint unit molecule lab-test lock clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+venv: $(VENV)/.complete ## .venv with Ansible, the tools, and this tree as the collection aivailable.sdai
+
+# The stamp is written last: an interrupted installation is thrown away, not mended.
+$(VENV)/.complete: requirements-dev.lock tests/tools/system-packages
+	@tests/tools/system-packages venv
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@echo "Making $(VENV) (about two minutes the first time)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-dev.lock 2> >(grep -v 'is ignored: it is neither a file nor a directory' >&2)
+	@mkdir -p $(SITE)/ansible_collections/aivailable $(VENV)/tree/ansible_collections/aivailable
+	@ln -sfn $(CURDIR) $(SITE)/ansible_collections/aivailable/sdai
+	@ln -sfn $(CURDIR) $(VENV)/tree/ansible_collections/aivailable/sdai
+	@touch $@
+
+lock: ## pin the newest versions of requirements-dev.in
+	$(PYTHON) -m venv --clear .cache/lock
+	.cache/lock/bin/pip install --quiet -r requirements-dev.in
+	.cache/lock/bin/pip freeze > requirements-dev.lock
+
+demo: venv ## the lab up, the site deployed on it, one chat answered, the URLs
+	@tests/tools/system-packages lab
+	@$(BIN)/python tests/lab/demo.py
+
+demo-down: lab-down ## remove the lab; caches stay
+
+lab-up: venv ## the lab's containers only
+	@tests/tools/system-packages lab
+	@$(BIN)/python tests/lab/lab.py up
+
+lab-down:
+	@if [ -x $(BIN)/python ]; then $(BIN)/python tests/lab/lab.py down; else echo "Nothing to remove: there is no $(VENV)"; fi
+
+test: venv ## everything that CI runs
+	@tests/tools/system-packages lab
+	@$(BIN)/python tests/tools/run_tests.py
+
+test-long: venv ## the same tests with full counts
+	@tests/tools/system-packages lab
+	@HYPOTHESIS_PROFILE=long $(BIN)/python tests/tools/run_tests.py
+
+lint: venv ## ruff, mypy, ansible-lint, documentation
+	@$(BIN)/python tests/tools/run_tests.py lint
+
+unit: venv ## the tests that need no lab
+	@tests/tools/system-packages lab
+	@$(BIN)/python tests/tools/run_tests.py unit
+
+molecule: venv ## the molecule scenarios
+	@tests/tools/system-packages lab
+	@$(BIN)/python tests/tools/run_tests.py molecule
+
+lab-test: venv ## the tests that run against the lab
+	@tests/tools/system-packages lab
+	@$(BIN)/python tests/tools/run_tests.py lab
+
+clean: lab-down ## remove everything that make made
+	rm -rf .venv .cache .lab .ansible .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,88 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Runs the steps of `make test` one after the other and says how long each took.
+
+usage: run_tests.py [lint] [unit] [molecule] [lab]     (default: all; pytest comes last)
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = ROOT / ".venv" / "bin"
+COLLECTION = ROOT / ".venv" / "tree" / "ansible_collections" / "aivailable" / "sdai"
+PACKAGE = "ansible_collections.aivailable.sdai.plugins"
+
+Step = tuple[str, list[str], Path]
+
+
+def lint_steps() -> list[Step]:
+    return [
+        ("ruff check", [str(BIN / "ruff"), "check", "--quiet", "."], ROOT),
+        ("ruff format", [str(BIN / "ruff"), "format", "--check", "--quiet", "."], ROOT),
+        (
+            "mypy",
+            [
+                str(BIN / "mypy"),
+                f"--config-file={ROOT / 'pyproject.toml'}",
+                f"--cache-dir={ROOT / '.mypy_cache'}",
+                "-p",
+                f"{PACKAGE}.module_utils",
+                "-p",
+                f"{PACKAGE}.plugin_utils",
+            ],
+            ROOT / ".venv" / "tree",
+        ),
+        ("ansible-lint", [str(BIN / "ansible-lint"), "--offline", "--quiet", "--profile", "production"], ROOT),
+        ("changelog", [str(BIN / "antsibull-changelog"), "lint"], ROOT),
+    ]
+
+
+def molecule_steps() -> list[Step]:
+    return [("molecule", [str(BIN / "molecule"), "test", "--all"], COLLECTION)]
+
+
+def pytest_step(paths: list[str]) -> Step:
+    return ("pytest", [str(BIN / "pytest"), "--durations=10", *paths], ROOT)
+
+
+def main(wanted: list[str]) -> int:
+    wanted = wanted or ["lint", "molecule", "unit", "lab"]
+    steps: list[Step] = []
+    if "lint" in wanted:
+        steps += lint_steps()
+    if "molecule" in wanted:
+        steps += molecule_steps()
+    paths = [path for name, path in (("unit", "tests/unit"), ("lab", "tests/integration")) if name in wanted]
+    if paths:
+        steps.append(pytest_step(paths))
+    env = {
+        **os.environ,
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "ANSIBLE_HOME": str(ROOT / ".ansible"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # What newer versions of ansible-core do by default: facts only in ansible_facts.
+        "ANSIBLE_INJECT_FACT_VARS": "false",
+    }
+    # pytest comes last, so its summary closes the run; the times of the steps before it are shown first.
+    for name, command, cwd in steps:
+        print(f"--- {name}", flush=True)
+        started = time.monotonic()
+        code = subprocess.run(command, cwd=cwd, env=env, check=False).returncode
+        if code:
+            print(f"--- {name} failed after {time.monotonic() - started:.0f} s (exit {code})", flush=True)
+            return code
+        if name != "pytest":
+            print(f"--- {name}: {time.monotonic() - started:.0f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
