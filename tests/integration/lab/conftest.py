@@ -1,0 +1,44 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The running lab with the site deployed on it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import typing as t
+
+import pytest
+from lab_hosts import ADDRESSES, BIN, PLAN_FILE, ROOT, Host, Statistics, playbook
+
+
+@pytest.fixture(scope="session")
+def hosts() -> dict[str, Host]:
+    return {name: Host(name) for name in ADDRESSES}
+
+
+@pytest.fixture(scope="session")
+def gpu_hosts(hosts: dict[str, Host]) -> list[Host]:
+    return [hosts["gpu1"], hosts["gpu2"]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def site() -> None:
+    """The lab up and the site deployed; quick where both are so already."""
+    up = subprocess.run([str(BIN / "python"), str(ROOT / "tests/lab/lab.py"), "up"], cwd=ROOT, check=False)
+    assert up.returncode == 0, "the lab did not start: see above"
+    run = playbook("aivailable.sdai.site")
+    assert run.code == 0, run.output
+
+
+@pytest.fixture
+def plan() -> dict[str, t.Any]:
+    value: dict[str, t.Any] = json.loads(PLAN_FILE.read_text())
+    return value
+
+
+@pytest.fixture(scope="session")
+def statistics() -> Statistics:
+    return Statistics()

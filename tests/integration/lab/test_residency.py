@@ -1,0 +1,147 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""No layer on a CPU, and each replica on its planned GPU: proved, and refused where it is not so."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+import urllib.error
+import urllib.request
+
+import pytest
+from lab_hosts import API, Host, Statistics, wait_for
+
+
+def generate(model: str, **more: t.Any) -> int:
+    """Asks through the front door; returns the HTTP status."""
+    body = json.dumps({"model": model, "prompt": "hi", "stream": False, "options": {"num_predict": 2}, **more}).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(f"{API}/api/generate", data=body), timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def ask_directly(host: Host, replica: dict[str, t.Any], body: dict[str, t.Any]) -> str:
+    """Asks the replica itself, on its node, past the front door."""
+    address = host.run(f"ss -Hltn 'sport = :{replica['port']}' | awk '{{print $4}}'").strip()
+    return host.run(f"curl -s -m 60 http://{address}/api/generate -d '{json.dumps(body)}'", check=False)
+
+
+def planned_on(gpu_hosts: list[Host], backend: str) -> tuple[Host, dict[str, t.Any]]:
+    for host in gpu_hosts:
+        for replica in host.replicas():
+            if replica["backend"] == backend:
+                return host, replica
+    pytest.fail(f"the lab's plan puts nothing on {backend}: its catalog must")
+
+
+def other_cards(host: Host, replica: dict[str, t.Any]) -> list[str]:
+    cards = json.loads(host.run("cat /etc/sdai-lab/gpus.json"))["gpus"]
+    planned = {gpu["id"] for gpu in replica["gpus"]}
+    return [key for card in cards if (key := card["uuid"] or card["pci_address"]) not in planned]
+
+
+@pytest.fixture
+def unit_file(request: pytest.FixtureRequest) -> t.Iterator[t.Callable[[Host, str], None]]:
+    """Puts a replica's environment file back as it was, and the unit to work."""
+    saved: list[tuple[Host, str, str]] = []
+
+    def save(host: Host, replica: str) -> None:
+        saved.append((host, replica, host.run(f"cat /etc/sdai/replicas/{replica}.env")))
+
+    yield save
+    for host, replica, text in saved:
+        host.run(f"cat > /etc/sdai/replicas/{replica}.env <<'END'\n{text.rstrip()}\nEND\n")
+        host.run(f"systemctl restart --no-block sdai-ollama@{replica}.service")
+        wait_for(
+            f"{replica} active again", lambda: host.state(f"sdai-ollama@{replica}.service") == "active", seconds=90
+        )
+
+
+@pytest.mark.parametrize("backend", ["cuda", "rocm", "vulkan"])
+def test_replicas_hold_their_planned_gpus_and_no_other(gpu_hosts: list[Host], backend: str) -> None:
+    """By the ledger of the simulated GPUs: at least 95 % of the planned MiB on each, nothing elsewhere."""
+    planned_on(gpu_hosts, backend)
+    for host in gpu_hosts:
+        held = host.held()
+        for replica in host.replicas():
+            if replica["backend"] != backend:
+                continue
+            by_gpu: dict[str, int] = {}
+            for pid in host.pids(replica["unit"]):
+                for gpu, mib in held.get(pid, {}).items():
+                    by_gpu[gpu] = by_gpu.get(gpu, 0) + mib
+            assert set(by_gpu) == {gpu["id"] for gpu in replica["gpus"]}, replica["id"]
+            for gpu in replica["gpus"]:
+                assert 0.95 * gpu["vram_mib"] <= by_gpu[gpu["id"]] <= gpu["vram_mib"], replica["id"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "selector"),
+    [
+        ("cuda", "CUDA_VISIBLE_DEVICES"),
+        ("cuda", "GGML_VK_VISIBLE_DEVICES"),
+        ("cuda", "OLLAMA_LLM_LIBRARY"),
+        ("rocm", "ROCR_VISIBLE_DEVICES"),
+        ("rocm", "HIP_VISIBLE_DEVICES"),
+    ],
+)
+def test_a_selector_removed_by_hand_fails_the_unit(
+    gpu_hosts: list[Host], unit_file: t.Callable[[Host, str], None], backend: str, selector: str
+) -> None:
+    host, replica = planned_on(gpu_hosts, backend)
+    unit_file(host, replica["id"])
+    host.run(f"grep -q '^{selector}=' /etc/sdai/replicas/{replica['id']}.env")
+    host.run(f"sed -i '/^{selector}=/d' /etc/sdai/replicas/{replica['id']}.env")
+    code = host.run(f"systemctl restart {replica['unit']} >/dev/null 2>&1; echo $?").strip()
+    assert code != "0"
+    assert host.state(replica["unit"]) != "active"
+    assert selector in host.run(f"journalctl --namespace=sdai -u {replica['unit']} -n 50 --no-pager")
+
+
+@pytest.mark.parametrize("pinned", [True, False], ids=["layers pinned", "layers not pinned"])
+def test_a_spilled_replica_is_down_and_recovers(gpu_hosts: list[Host], statistics: Statistics, pinned: bool) -> None:
+    """VRAM is taken away behind its back and the model reloaded: DOWN within 3 s, no request reaches it,
+    and once the VRAM is free it comes back by itself."""
+    host, replica = planned_on(gpu_hosts, "rocm")
+    name, unit, card = replica["id"], replica["unit"], replica["gpus"][0]["id"]
+    assert statistics.states()[name] == "UP"
+    # Unload, take all but 1 GiB of the card, and let a client's options load it again.
+    ask_directly(host, replica, {"model": replica["model"], "keep_alive": 0})
+    wait_for("unloaded", lambda: not host.held_by(unit), seconds=10)
+    host.run(f"sdai-lab-gpu take {card} $(( $(sdai-lab-gpu free {card}) - 1024 ))")
+    try:
+        options = {} if pinned else {"num_gpu": -1}
+        ask_directly(host, replica, {"model": replica["model"], "prompt": "x", "options": options, "stream": False})
+        wait_for("DOWN in HAProxy", lambda: statistics.states()[name] == "DOWN", seconds=3)
+        served = statistics.sessions(name)
+        others = [
+            entry
+            for entry in statistics.states()
+            if entry != name and entry.rpartition("--")[0] == name.rpartition("--")[0]
+        ]
+        for _ in range(5):
+            assert generate(replica["model"]) == (200 if others else 503)
+        assert statistics.sessions(name) == served, "a request reached a replica that is not resident"
+    finally:
+        host.run("sdai-lab-gpu drop")
+    wait_for("UP again by itself", lambda: statistics.states()[name] == "UP", seconds=120, every=0.5)
+
+
+def test_garbage_never_joins(gpu_hosts: list[Host], statistics: Statistics) -> None:
+    """A replica that answers the known question with garbage fails its proof, over and over."""
+    host, replica = planned_on(gpu_hosts, "vulkan")
+    fault = f"/dev/shm/sdai-lab/faults/garbage.{replica['port']}"
+    host.run(f"mkdir -p /dev/shm/sdai-lab/faults && touch {fault}")
+    try:
+        assert host.run(f"systemctl restart {replica['unit']} >/dev/null 2>&1; echo $?").strip() != "0"
+        wait_for("DOWN in HAProxy", lambda: statistics.states()[replica["id"]] == "DOWN", seconds=5)
+        journal = host.run(f"journalctl --namespace=sdai -u {replica['unit']} -n 80 --no-pager")
+        assert "known" in journal.lower()
+    finally:
+        host.run(f"rm -f {fault}")
+    wait_for("UP again", lambda: statistics.states()[replica["id"]] == "UP", seconds=90, every=0.5)
