@@ -45,8 +45,15 @@ def other_cards(host: Host, replica: dict[str, t.Any]) -> list[str]:
     return [key for card in cards if (key := card["uuid"] or card["pci_address"]) not in planned]
 
 
+def put_back(host: Host, replica: str, text: str) -> None:
+    unit = f"sdai-ollama@{replica}.service"
+    host.run(f"cat > /etc/sdai/replicas/{replica}.env <<'END'\n{text.rstrip()}\nEND\n")
+    host.run(f"systemctl restart --no-block {unit}")
+    wait_for(f"{replica} active again", lambda: host.state(unit) == "active", seconds=90)
+
+
 @pytest.fixture
-def unit_file(request: pytest.FixtureRequest) -> t.Iterator[t.Callable[[Host, str], None]]:
+def unit_file() -> t.Iterator[t.Callable[[Host, str], None]]:
     """Puts a replica's environment file back as it was, and the unit to work."""
     saved: list[tuple[Host, str, str]] = []
 
@@ -55,11 +62,7 @@ def unit_file(request: pytest.FixtureRequest) -> t.Iterator[t.Callable[[Host, st
 
     yield save
     for host, replica, text in saved:
-        host.run(f"cat > /etc/sdai/replicas/{replica}.env <<'END'\n{text.rstrip()}\nEND\n")
-        host.run(f"systemctl restart --no-block sdai-ollama@{replica}.service")
-        wait_for(
-            f"{replica} active again", lambda: host.state(f"sdai-ollama@{replica}.service") == "active", seconds=90
-        )
+        put_back(host, replica, text)
 
 
 @pytest.mark.parametrize("backend", ["cuda", "rocm", "vulkan"])
