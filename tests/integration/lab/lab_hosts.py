@@ -42,7 +42,7 @@ class PlaybookRun:
         return {host: int(count) for host, count in re.findall(r"^(\S+)\s+: ok=.*?changed=(\d+)", self.output, re.M)}
 
 
-def playbook(name: str, *arguments: str, inventory: Path = INVENTORY) -> PlaybookRun:
+def playbook(name: str, *arguments: str) -> PlaybookRun:
     environment = {
         **os.environ,
         "ANSIBLE_HOME": str(ROOT / ".ansible"),
@@ -50,7 +50,7 @@ def playbook(name: str, *arguments: str, inventory: Path = INVENTORY) -> Playboo
         "ANSIBLE_FORCE_COLOR": "0",
     }
     done = subprocess.run(
-        [str(BIN / "ansible-playbook"), name, "-i", str(inventory), *arguments],
+        [str(BIN / "ansible-playbook"), name, "-i", str(INVENTORY), *arguments],
         cwd=ROOT,
         env=environment,
         capture_output=True,

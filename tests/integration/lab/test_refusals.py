@@ -6,28 +6,26 @@
 
 from __future__ import annotations
 
-import shutil
 import typing as t
 
 import pytest
 import yaml
-from lab_hosts import INVENTORY, PLAN_FILE, playbook
+from lab_hosts import PLAN_FILE, playbook
 
 if t.TYPE_CHECKING:
     from pathlib import Path
 
 
 @pytest.fixture
-def inventory(tmp_path: Path) -> Path:
-    """A copy of the lab's inventory beside which a test can put more."""
-    copy = tmp_path / "lab"
-    shutil.copytree(INVENTORY, copy, ignore=shutil.ignore_patterns(".plan"))
-    return copy
+def more(tmp_path: Path) -> t.Callable[..., list[str]]:
+    """Arguments that add a node to the lab's inventory and keep its plan out of the lab's folder."""
 
+    def arguments(name: str, variables: dict[str, t.Any]) -> list[str]:
+        file = tmp_path / "more.yml"
+        file.write_text(yaml.safe_dump({"gpu_nodes": {"hosts": {name: variables}}}))
+        return ["-i", str(file), "-e", f"sdai_plan_dir={tmp_path / 'plan'}"]
 
-def add_node(inventory: Path, name: str, variables: dict[str, t.Any]) -> None:
-    hosts = {"gpu_nodes": {"hosts": {name: variables}}}
-    (inventory / "more.yml").write_text(yaml.safe_dump(hosts))
+    return arguments
 
 
 @pytest.mark.parametrize("name", ["plan", "apply", "site"])
@@ -41,23 +39,22 @@ def test_limit_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["plan", "site"])
-def test_an_unreachable_node_is_refused_by_name(inventory: Path, name: str) -> None:
-    add_node(inventory, "gpu9", {"ansible_host": "10.89.77.99", "ansible_ssh_timeout": 2, "ansible_timeout": 2})
-    run = playbook(f"aivailable.sdai.{name}", inventory=inventory)
+def test_an_unreachable_node_is_refused_by_name(more: t.Callable[..., list[str]], tmp_path: Path, name: str) -> None:
+    run = playbook(f"aivailable.sdai.{name}", *more("gpu9", {"ansible_host": "10.89.77.99", "ansible_timeout": 2}))
     assert run.code != 0
     assert "gpu9" in run.output
     assert "sdai_absent_nodes" in run.output
     assert set(run.changed.values()) <= {0}
-    assert not (inventory / ".plan").exists()
+    assert not (tmp_path / "plan").exists()
 
 
-def test_a_node_away_on_purpose_is_planned_without(inventory: Path) -> None:
-    add_node(inventory, "gpu9", {"ansible_host": "10.89.77.99"})
-    run = playbook("aivailable.sdai.plan", "-e", '{"sdai_absent_nodes": ["gpu9"]}', inventory=inventory)
+def test_a_node_away_on_purpose_is_planned_without(more: t.Callable[..., list[str]]) -> None:
+    arguments = more("gpu9", {"ansible_host": "10.89.77.99"})
+    run = playbook("aivailable.sdai.plan", *arguments, "-e", '{"sdai_absent_nodes": ["gpu9"]}')
     assert run.code == 0, run.output
 
 
-def test_declared_gpus_are_for_planning_only(inventory: Path) -> None:
+def test_declared_gpus_are_for_planning_only(more: t.Callable[..., list[str]]) -> None:
     card = {
         "id": "GPU-1",
         "index": 0,
@@ -70,11 +67,11 @@ def test_declared_gpus_are_for_planning_only(inventory: Path) -> None:
         "backends": ["cuda_v12"],
         "usable": True,
     }
-    add_node(inventory, "gpu9", {"sdai_gpus": [card]})
-    what_if = playbook("aivailable.sdai.plan", inventory=inventory)
+    arguments = more("gpu9", {"sdai_gpus": [card]})
+    what_if = playbook("aivailable.sdai.plan", *arguments)
     assert what_if.code == 0, what_if.output
     assert "gpu9" in what_if.output
-    applied = playbook("aivailable.sdai.apply", inventory=inventory)
+    applied = playbook("aivailable.sdai.apply", *arguments)
     assert applied.code != 0
     assert "gpu9" in applied.output
     assert "sdai_gpus" in applied.output
