@@ -1,0 +1,240 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This module is private to the collection: it may change
+# without notice between releases.
+
+"""The command /opt/sdai/node/sdai-replica: what a replica's unit runs before, after and while it serves."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import typing as t
+from pathlib import Path
+
+from ._gpu.model import Roots
+from ._gpu.scan import device_numbers, scan
+from ._ollama import EMBEDDING, Client, OllamaError
+from ._replica import (
+    Replica,
+    ReplicaError,
+    check_answer,
+    check_embedding,
+    check_environment,
+    check_ps,
+    check_vram,
+    fixed_selectors,
+    resolved_selectors,
+    vulkan_indices,
+)
+
+CONFIG = Path("/etc/sdai")
+RUN = Path("/run/sdai/replicas")
+# A card's driver may still be at work when the unit is started at boot.
+DEVICE_SECONDS = 120
+# Figures of the driver follow an allocation with a delay.
+SETTLE_SECONDS = 15
+# A hung engine is replaced in 21 s (the server pings it twice for 10 s).
+WATCH_SECONDS = 30
+ANSWER_SECONDS = 300
+# Enough for a model that thinks before it answers.
+ANSWER_TOKENS = 512
+POLL_SECONDS = 0.5
+
+T = t.TypeVar("T")
+
+
+def wait_for(check: t.Callable[[], T], seconds: float, *, alive: t.Callable[[], bool] = lambda: True) -> T:
+    """Call ``check`` until it does not raise; its last error when the time is up or ``alive`` is false."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return check()
+        except (ReplicaError, OllamaError) as exc:
+            if not alive():
+                raise ReplicaError(f"the server has ended ({exc})") from exc
+            if time.monotonic() >= end:
+                raise
+            time.sleep(POLL_SECONDS)
+
+
+def load_replica(replica_id: str) -> Replica:
+    """:raises ReplicaError: not described on this node, or damaged."""
+    path = CONFIG / "replicas" / f"{replica_id}.json"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        raise ReplicaError(f"{path} is missing: this node has no such replica") from exc
+    except ValueError as exc:
+        raise ReplicaError(f"{path} is damaged ({exc}); run the role again") from exc
+    return Replica.from_dict(document)
+
+
+def load_roots() -> Roots:
+    found = json.loads((CONFIG / "node.json").read_text(encoding="utf-8"))
+    return Roots(sysfs=found["sysfs_root"], procfs=found["procfs_root"], venv=found["venv"])
+
+
+def preflight(replica: Replica, roots: Roots, environ: t.Mapping[str, str]) -> dict[str, str]:
+    """Before the server starts, which looks for GPUs once: the selectors hold and the devices are there.
+
+    Returns the selectors that only this start can know.
+    """
+    check_environment(fixed_selectors(replica), environ)
+    check_localhost()
+    return wait_for(lambda: _devices(replica, roots), DEVICE_SECONDS)
+
+
+def check_localhost() -> None:
+    """The server's engine is reached by that name; where it does not resolve, ports collide."""
+    try:
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo("localhost", None)}
+    except OSError:
+        found = set()
+    if not found & {"127.0.0.1", "::1"}:
+        raise ReplicaError("localhost does not resolve; add `127.0.0.1 localhost` to /etc/hosts")
+
+
+def _devices(replica: Replica, roots: Roots) -> dict[str, str]:
+    """:raises ReplicaError: a device that the plan needs is not (yet) there."""
+    numbers = device_numbers(scan(roots))
+    for gpu in replica.gpus:
+        if gpu.id not in numbers:
+            raise ReplicaError(f"GPU {gpu.id} is not there; it has {', '.join(sorted(numbers)) or 'no GPU'} instead")
+    if replica.backend == "cuda":
+        _nodes([Path("/dev/nvidiactl"), Path("/dev/nvidia-uvm")])
+        _nodes(_nvidia_nodes(roots, [numbers[gpu.id][0] for gpu in replica.gpus]))
+    elif replica.backend == "rocm":
+        _nodes([Path("/dev/kfd")])
+    vulkan = vulkan_indices(_vulkaninfo()) if replica.backend == "vulkan" else {}
+    return resolved_selectors(replica, numbers, vulkan)
+
+
+def _nodes(paths: t.Iterable[Path]) -> None:
+    for path in paths:
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise ReplicaError(
+                f"the device {path} is missing or closed to this user; see systemctl status sdai-gpu-devices.service"
+            )
+
+
+def _nvidia_nodes(roots: Roots, addresses: t.Iterable[str]) -> list[Path]:
+    """The device node of each card, by the minor number that the driver gives it."""
+    found = []
+    for address in addresses:
+        path = Path(roots.procfs, "driver/nvidia/gpus", address, "information")
+        minor = re.search(r"^Device Minor:\s*(\d+)", path.read_text(encoding="utf-8"), re.M) if path.exists() else None
+        if minor:
+            found.append(Path(f"/dev/nvidia{minor[1]}"))
+    return found
+
+
+def _vulkaninfo() -> str:
+    # What hides cards from the server must not hide them here: the index counts all of them.
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("GGML_VK_")}
+    try:
+        done = subprocess.run(["vulkaninfo"], env=environ, capture_output=True, text=True, timeout=60, check=True)
+    except FileNotFoundError as exc:
+        raise ReplicaError("vulkaninfo is missing; install the package vulkan-tools") from exc
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as exc:
+        raise ReplicaError(f"vulkaninfo fails: {exc}") from exc
+    return done.stdout
+
+
+def check_resident(client: Client, replica: Replica, roots: Roots) -> None:
+    """:raises ReplicaError: by its own word or by the drivers', the model is not where it is planned."""
+    check_ps(replica, client.ps(WATCH_SECONDS))
+    held: dict[str, int] = {}
+    for process in scan(roots).processes:
+        if process.unit == replica.unit:
+            held[process.gpu_id] = held.get(process.gpu_id, 0) + process.vram_mib
+    check_vram(replica, held)
+
+
+def ask(client: Client, replica: Replica) -> None:
+    """:raises ReplicaError: the known question gets another answer."""
+    probe = replica.probe
+    if probe.kind == EMBEDDING:
+        check_embedding(replica, client.embed(replica.model, probe.prompt, timeout=ANSWER_SECONDS))
+    else:
+        answer = client.ask(replica.model, probe.prompt, timeout=ANSWER_SECONDS, tokens=ANSWER_TOKENS)
+        check_answer(replica, answer)
+
+
+def prove(replica: Replica, roots: Roots, main_pid: int, resolved: t.Mapping[str, str]) -> None:
+    """After the server was started: the model is loaded, resident on its GPUs, and answers sense.
+
+    :raises ReplicaError, OllamaError: it must not serve.
+    """
+    client = Client(replica.address, replica.port)
+
+    def alive() -> bool:
+        return Path("/proc", str(main_pid)).exists()
+
+    wait_for(client.ps, replica.load_seconds, alive=alive)
+    check_environment({**fixed_selectors(replica), **resolved}, _environ(main_pid))
+    try:
+        client.load(replica.model, kind=replica.probe.kind, timeout=replica.load_seconds)
+    except OllamaError:
+        # The server picks its engine's port before the engine takes it: rarely somebody else was faster.
+        client.load(replica.model, kind=replica.probe.kind, timeout=replica.load_seconds)
+    wait_for(lambda: check_resident(client, replica, roots), SETTLE_SECONDS, alive=alive)
+    ask(client, replica)
+
+
+def _environ(pid: int) -> dict[str, str]:
+    try:
+        raw = Path("/proc", str(pid), "environ").read_bytes()
+    except OSError as exc:
+        raise ReplicaError(f"the environment of the server cannot be read ({exc})") from exc
+    pairs = (entry.partition(b"=") for entry in raw.split(b"\0") if entry)
+    return {key.decode(errors="replace"): value.decode(errors="replace") for key, _eq, value in pairs}
+
+
+def watch(replica: Replica, roots: Roots) -> None:
+    """While it serves: the empty request, then residency again.
+
+    :raises ReplicaError, OllamaError: it must be started anew.
+    """
+    client = Client(replica.address, replica.port)
+    client.load(replica.model, kind=replica.probe.kind, timeout=WATCH_SECONDS)
+    wait_for(lambda: check_resident(client, replica, roots), SETTLE_SECONDS)
+
+
+def read_selectors(path: Path) -> dict[str, str]:
+    """What preflight left for this start."""
+    if not path.exists():
+        return {}
+    pairs = (line.partition("=") for line in path.read_text(encoding="utf-8").splitlines() if line)
+    return {key: value for key, _eq, value in pairs}
+
+
+def main(argv: t.Optional[t.Sequence[str]] = None) -> int:
+    """Exit status 0, or 1 with one line on standard error that says what is wrong."""
+    parser = argparse.ArgumentParser(prog="sdai-replica", description=__doc__)
+    parser.add_argument("command", choices=["preflight", "prove", "watch"])
+    parser.add_argument("id")
+    arguments = parser.parse_args(argv)
+    try:
+        replica = load_replica(arguments.id)
+        roots = load_roots()
+        selectors = RUN / replica.id / "selectors.env"
+        if arguments.command == "preflight":
+            resolved = preflight(replica, roots, os.environ)
+            selectors.write_text("".join(f"{key}={value}\n" for key, value in resolved.items()), encoding="utf-8")
+        elif arguments.command == "prove":
+            prove(replica, roots, int(os.environ["MAINPID"]), read_selectors(selectors))
+        else:
+            watch(replica, roots)
+    except (ReplicaError, OllamaError) as exc:
+        print(f"{arguments.id}: {arguments.command} failed: {exc}", file=sys.stderr)
+        return 1
+    return 0
