@@ -1,0 +1,21 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Filters that map the plan to the variables of the roles."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..plugin_utils._deploy import frontend_models, launch_parameters, launch_probes, vram_as_planned
+
+
+class FilterModule:
+    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
+        return {
+            "frontend_models": frontend_models,
+            "launch_parameters": launch_parameters,
+            "launch_probes": launch_probes,
+            "vram_as_planned": vram_as_planned,
+        }

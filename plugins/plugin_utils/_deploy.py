@@ -1,0 +1,145 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This module is private to the collection: it may change
+# without notice between releases.
+
+"""The plan's replicas as the variables of the roles that run them and route to them.
+
+Everything here is a mapping of plain values: replicas have the shape of the plan document.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..module_utils._support import flash_attention
+from ._catalog import Wanted, read_models, same_name
+from ._validate import Findings
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+Values = t.Mapping[str, t.Any]
+
+DEFAULT_KIND = "chat"
+# What units have to hold at least of the planned VRAM; the rest is the engine's own rounding.
+PROVED_PERCENT = 95
+UNKNOWN_DIGEST = "0" * 64
+# Prompt evaluation and a one-word answer; a bound for a server that never stops talking.
+ANSWER_TOKENS = 64
+
+
+def launch_parameters(
+    replicas: Iterable[Values], models: object, catalog: Values, probes: Values, gpus: Iterable[Values]
+) -> list[dict[str, t.Any]]:
+    """What one node's units need beside the plan: where the model comes from, how it is proved.
+
+    ``gpus`` are the node's. Flash attention is on where every GPU of the replica has it.
+    """
+    wanted = _wanted(models)
+    architectures = {str(gpu["id"]): str(gpu["architecture"]) for gpu in gpus}
+    return [
+        {
+            **replica,
+            "source": wanted[replica["model"]].source,
+            "flash_attention": all(
+                flash_attention(architectures[gpu["id"]], str(replica["backend"])) for gpu in replica["gpus"]
+            ),
+            "probe": _probe(wanted[replica["model"]], catalog, probes),
+        }
+        for replica in replicas
+    ]
+
+
+def frontend_models(
+    replicas: Iterable[Values], running: Iterable[Values], addresses: Mapping[str, str], catalog: Values
+) -> list[dict[str, t.Any]]:
+    """The models to offer, by name, each with the servers that the plan gives it.
+
+    ``running`` is replica_facts' list: the digest and details that clients see are those of the store. A replica
+    that does not run yet (check mode) is described by the catalog.
+    """
+    facts = {str(entry["id"]): entry for entry in running}
+    entries = _entries(catalog)
+    models: dict[str, dict[str, t.Any]] = {}
+    for replica in sorted(replicas, key=lambda replica: (replica["model"], replica["id"])):
+        fact = facts.get(replica["id"], {})
+        model = models.setdefault(
+            replica["model"],
+            {"name": replica["model"], "context": replica["context"], "servers": []}
+            | _presentation(fact, entries.get(same_name(replica["model"]), {})),
+        )
+        model["servers"].append(
+            {
+                "id": replica["id"],
+                "address": addresses[replica["node"]],
+                "port": replica["port"],
+                "parallel": replica["parallel"],
+            }
+        )
+    return list(models.values())
+
+
+def launch_probes(running: Iterable[Values]) -> list[dict[str, t.Any]]:
+    """The request that asks each running model its known question, and the pattern that the answer must match."""
+    by_model = {str(replica["model"]): replica["probe"] for replica in running}
+    return [_question(model, probe) for model, probe in sorted(by_model.items())]
+
+
+def vram_as_planned(replica: Values) -> bool:
+    """Whether a running replica holds its VRAM where the plan says, and nowhere else."""
+    measured = replica["vram_measured_mib"]
+    planned = {gpu["id"]: gpu["vram_mib"] for gpu in replica["gpus"]}
+    return set(measured) == set(planned) and all(
+        measured[gpu] * 100 >= mib * PROVED_PERCENT for gpu, mib in planned.items()
+    )
+
+
+def _wanted(models: object) -> dict[str, Wanted]:
+    # The plan was made from the same list, so it has been checked already.
+    return {model.name: model for model in read_models(models, Findings())}
+
+
+def _entries(catalog: Values) -> dict[str, Values]:
+    return {same_name(str(name)): entry for name, entry in catalog.items()}
+
+
+def _probe(model: Wanted, catalog: Values, probes: Values) -> dict[str, t.Any]:
+    entries = _entries(catalog)
+    entry = entries.get(same_name(model.source)) or entries.get(same_name(model.name)) or {}
+    kind = str(entry.get("kind", DEFAULT_KIND))
+    return {"kind": kind, **probes[kind]}
+
+
+def _presentation(fact: Values, entry: Values) -> dict[str, t.Any]:
+    family = str(entry.get("architecture", ""))
+    known = {
+        "parent_model": "",
+        "format": "gguf",
+        "family": family,
+        "families": [family],
+        "parameter_size": str(entry.get("parameter_size", "")),
+        "quantization_level": str(entry.get("quantization_level", "")),
+    }
+    return {
+        "size": fact.get("size_bytes") or entry.get("size_bytes", 0),
+        "digest": fact.get("digest") or UNKNOWN_DIGEST,
+        "modified_at": fact.get("modified_at") or "1970-01-01T00:00:00Z",
+        "details": fact.get("details") or known,
+    }
+
+
+def _question(model: str, probe: Values) -> dict[str, t.Any]:
+    if probe["kind"] == DEFAULT_KIND:
+        body = {
+            "model": model,
+            "messages": [{"role": "user", "content": probe["prompt"]}],
+            "temperature": 0,
+            "seed": 0,
+            "max_tokens": ANSWER_TOKENS,
+        }
+        return {"model": model, "path": "/v1/chat/completions", "body": body, "pattern": probe["pattern"]}
+    body = {"model": model, "input": probe["prompt"]}
+    return {"model": model, "path": "/v1/embeddings", "body": body, "pattern": '"embedding"'}

@@ -1,0 +1,132 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The mapping from the plan to what the roles take."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+import pytest
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._deploy import (
+    frontend_models,
+    launch_parameters,
+    launch_probes,
+    vram_as_planned,
+)
+
+PROBES = {"chat": {"prompt": "Capital?", "pattern": "(?i)paris"}, "embedding": {"prompt": "Paris", "pattern": ""}}
+CATALOG = {
+    "llama3.1:8b": {
+        "kind": "chat",
+        "architecture": "llama",
+        "parameter_size": "8.0B",
+        "quantization_level": "Q4_K_M",
+        "size_bytes": 49,
+    },
+    "nomic-embed-text:latest": {"kind": "embedding"},
+}
+MODELS = [{"name": "llama3.1:8b"}, {"name": "nomic-embed-text"}, {"name": "mine", "source": "llama3.1:8b"}]
+GPUS = [{"id": "GPU-a", "architecture": "sm_61"}, {"id": "GPU-b", "architecture": "sm_52"}]
+
+
+def replica(
+    identity: str, model: str = "llama3.1:8b", gpus: tuple[str, ...] = ("GPU-a",), **more: t.Any
+) -> dict[str, t.Any]:
+    return {
+        "id": identity,
+        "model": model,
+        "node": "gpu1",
+        "backend": "cuda",
+        "gpus": [{"id": gpu, "vram_mib": 1000} for gpu in gpus],
+        "port": 11500,
+        "context": 8192,
+        "parallel": 4,
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("gpus", "backend", "on"),
+    [
+        (("GPU-a",), "cuda", True),
+        (("GPU-b",), "cuda", False),
+        (("GPU-a", "GPU-b"), "cuda", False),
+        (("GPU-b",), "vulkan", True),
+    ],
+)
+def test_flash_attention_is_on_where_every_gpu_has_it(gpus: tuple[str, ...], backend: str, on: bool) -> None:
+    (launched,) = launch_parameters([replica("x--1", gpus=gpus, backend=backend)], MODELS, CATALOG, PROBES, GPUS)
+    assert launched["flash_attention"] is on
+
+
+@pytest.mark.parametrize(
+    ("model", "source", "kind"),
+    [
+        ("llama3.1:8b", "llama3.1:8b", "chat"),
+        ("nomic-embed-text:latest", "nomic-embed-text:latest", "embedding"),
+        ("mine:latest", "llama3.1:8b", "chat"),
+    ],
+)
+def test_source_and_probe_come_from_the_catalog(model: str, source: str, kind: str) -> None:
+    (launched,) = launch_parameters([replica("x--1", model=model)], MODELS, CATALOG, PROBES, GPUS)
+    assert launched["source"] == source
+    assert launched["probe"] == {"kind": kind, **PROBES[kind]}
+    assert launched["port"] == 11500
+
+
+def test_frontends_get_one_entry_a_model_with_all_its_servers() -> None:
+    fact = {
+        "id": "a--1",
+        "digest": "ab" * 32,
+        "size_bytes": 7,
+        "modified_at": "2026-01-01T00:00:00Z",
+        "details": {"family": "llama"},
+    }
+    models = frontend_models(
+        [replica("a--2", node="gpu2", port=11501), replica("b--1", model="other:latest"), replica("a--1")],
+        [fact],
+        {"gpu1": "10.0.0.1", "gpu2": "10.0.0.2"},
+        CATALOG,
+    )
+    assert [(model["name"], model["context"]) for model in models] == [("llama3.1:8b", 8192), ("other:latest", 8192)]
+    assert models[0]["servers"] == [
+        {"id": "a--1", "address": "10.0.0.1", "port": 11500, "parallel": 4},
+        {"id": "a--2", "address": "10.0.0.2", "port": 11501, "parallel": 4},
+    ]
+    assert (models[0]["digest"], models[0]["size"], models[0]["details"]) == ("ab" * 32, 7, {"family": "llama"})
+
+
+def test_a_replica_that_does_not_run_yet_is_described_by_the_catalog() -> None:
+    (model,) = frontend_models([replica("a--1")], [], {"gpu1": "10.0.0.1"}, CATALOG)
+    assert model["size"] == 49
+    assert re.fullmatch(r"[0-9a-f]{64}", model["digest"])
+    assert model["details"]["parameter_size"] == "8.0B"
+
+
+def test_each_running_model_is_asked_once() -> None:
+    chat, embedding = {"kind": "chat", **PROBES["chat"]}, {"kind": "embedding", **PROBES["embedding"]}
+    questions = launch_probes(
+        [replica("b--1", model="b:latest", probe=embedding), replica("a--1", probe=chat), replica("a--2", probe=chat)]
+    )
+    assert [(question["model"], question["path"]) for question in questions] == [
+        ("b:latest", "/v1/embeddings"),
+        ("llama3.1:8b", "/v1/chat/completions"),
+    ]
+    assert questions[1]["pattern"] == "(?i)paris"
+
+
+@pytest.mark.parametrize(
+    ("measured", "fits"),
+    [
+        ({"GPU-a": 1000}, True),
+        ({"GPU-a": 950}, True),
+        ({"GPU-a": 949}, False),
+        ({}, False),
+        ({"GPU-a": 1000, "GPU-b": 1}, False),
+    ],
+)
+def test_vram_must_be_where_it_was_planned(measured: dict[str, int], fits: bool) -> None:
+    assert vram_as_planned(replica("x--1") | {"vram_measured_mib": measured}) is fits
