@@ -211,6 +211,8 @@ def shape_of(header: Header) -> ModelShape:
         return _whole(metadata, f"{architecture}.{key}", default)
 
     layers, embedding, heads = number("block_count"), number("embedding_length"), number("attention.head_count")
+    if not (layers and embedding and heads):
+        raise GgufError("the GGUF header has a block_count, embedding_length or head_count of 0")
     experts, experts_used = number("expert_count", 0), number("expert_used_count", 0)
     key_length = number("attention.key_length", embedding // heads)
     embeddings = next((tensor for tensor in header.tensors if tensor.name == "token_embd.weight"), None)
