@@ -1,0 +1,187 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Glue: the arguments become a problem, the problem a plan, the plan a file and a report."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+import traceback
+import typing as t
+from pathlib import Path
+
+from ansible.errors import AnsibleActionFail
+from ansible.module_utils.basic import missing_required_lib
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ..plugin_utils._fleet import build_problem, read_current, read_options
+from ..plugin_utils._placement.errors import PlacementError
+from ..plugin_utils._placement.serialize import plan_from_dict, plan_to_dict, same_placement, transition_to_dict
+from ..plugin_utils._placement.waves import transition as transition_to
+from ..plugin_utils._report import render
+from ..plugin_utils._reviewed import check_reviewed
+
+try:
+    from ..plugin_utils._placement.solve import solve
+except ImportError:
+    SOLVER_ERROR: str | None = traceback.format_exc()
+else:
+    SOLVER_ERROR = None
+
+if t.TYPE_CHECKING:
+    from ..plugin_utils._placement.model import Options, Plan, Problem, Replica
+
+ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    # Values of the inventory are "raw" so that they are refused with their key, host and remedy.
+    "fleet": {"type": "raw", "required": True},
+    "models": {"type": "raw", "required": True},
+    "catalog": {"type": "dict", "required": True},
+    "current": {"type": "list", "elements": "dict", "default": []},
+    "absent_nodes": {"type": "raw"},
+    "vram_margin_mib": {"type": "raw"},
+    "vram_context_mib": {"type": "raw"},
+    "speed": {"type": "raw"},
+    "plan_seconds": {"type": "raw"},
+    "min_gain": {"type": "raw"},
+    "churn_budget_gib": {"type": "raw"},
+    "replan": {"type": "raw"},
+    "seed": {"type": "raw"},
+    "require": {"type": "str", "choices": ["any", "feasible", "optimal"], "default": "any"},
+    "dest": {"type": "path"},
+    "plan_file": {"type": "path"},
+    "show": {"type": "bool", "default": False},
+}
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        result: dict[str, t.Any] = super().run(tmp, task_vars)
+        _unused, arguments = self.validate_argument_spec(ARGUMENTS)
+        started = time.monotonic()
+        try:
+            result.update(self._plan(arguments))
+        except PlacementError as error:
+            raise AnsibleActionFail(str(error)) from error
+        if arguments["show"]:
+            Display().display(f"{result['report']}\nPlanned in {time.monotonic() - started:.1f} s.")
+        _require(arguments["require"], result["plan"])
+        if arguments["dest"]:
+            self._keep(arguments["dest"], result)
+        return result
+
+    def _plan(self, arguments: dict[str, t.Any]) -> dict[str, t.Any]:
+        problem = build_problem(
+            **{
+                name: arguments[name]
+                for name in (
+                    "fleet",
+                    "models",
+                    "catalog",
+                    "absent_nodes",
+                    "vram_margin_mib",
+                    "vram_context_mib",
+                    "speed",
+                )
+            }
+        )
+        options = read_options(
+            **{name: arguments[name] for name in ("plan_seconds", "min_gain", "churn_budget_gib", "replan", "seed")}
+        )
+        current = read_current(arguments["current"], problem)
+        if arguments["plan_file"]:
+            plan = plan_from_dict(_load(arguments["plan_file"]))
+            check_reviewed(problem, plan, current)
+        else:
+            plan = _solve(problem, current, options)
+        transition = transition_to(current, plan, problem)
+        return {
+            "changed": False,
+            "plan": plan_to_dict(plan),
+            "transition": transition_to_dict(transition),
+            "report": render(problem, plan, transition),
+        }
+
+    def _keep(self, dest: str, result: dict[str, t.Any]) -> None:
+        """Write the plan unless the file holds the same placement already: its digests and values may be older."""
+        path = Path(os.path.abspath(os.path.expanduser(dest)))
+        before = path.read_text(encoding="utf-8") if path.is_file() else ""
+        result["dest"] = str(path)
+        if _same(before, result["plan"]):
+            return
+        after = json.dumps(result["plan"], indent=2, ensure_ascii=False) + "\n"
+        result["changed"] = True
+        if self._task.diff:
+            result["diff"] = {"before_header": str(path), "after_header": str(path), "before": before, "after": after}
+        if not self._task.check_mode:
+            _write(path, after)
+
+
+def _solve(problem: Problem, current: tuple[Replica, ...], options: Options) -> Plan:
+    if SOLVER_ERROR is not None:
+        raise AnsibleActionFail(
+            f"{missing_required_lib('ortools', reason='to plan')} "
+            f"It is needed on the control node only: {sys.executable} -m pip install ortools",
+            result={"exception": SOLVER_ERROR},
+        )
+    return solve(problem, current, options)
+
+
+def _require(wanted: str, plan: dict[str, t.Any]) -> None:
+    status = plan["status"]
+    if wanted == "any" or status in ("optimal", wanted):
+        return
+    missing = "; ".join(f"{item['model']}: {item['reason']}" for item in plan["unplaced"])
+    raise AnsibleActionFail(
+        f"The plan is {status}, and sdai_require={wanted} was asked for. "
+        + (missing or "Give it more time with sdai_plan_seconds, or ask for sdai_require=feasible.")
+    )
+
+
+def _load(name: str) -> dict[str, t.Any]:
+    path = Path(os.path.abspath(os.path.expanduser(name)))
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AnsibleActionFail(
+            f"sdai_plan_file: cannot read {path}: {error.strerror}. Name a plan.json that aivailable.sdai.plan wrote."
+        ) from error
+    except ValueError as error:
+        raise AnsibleActionFail(f"sdai_plan_file: {path} is not JSON: {error}. Make the plan again.") from error
+    if not isinstance(document, dict):
+        raise AnsibleActionFail(f"sdai_plan_file: {path} holds no plan. Make the plan again.")
+    return document
+
+
+def _same(text: str, plan: dict[str, t.Any]) -> bool:
+    """A file that holds no plan is replaced, not an obstacle: plan.json can be deleted without harm."""
+    try:
+        return same_placement(json.loads(text), plan)
+    except ValueError:
+        return False
+
+
+def _write(path: Path, text: str) -> None:
+    """Either the old file or the whole new one is there, whatever happens."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

@@ -1,0 +1,16 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Filters that gather from host variables what the action placement takes as arguments."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..plugin_utils._fleet import current_from_hostvars, fleet_from_hostvars
+
+
+class FilterModule:
+    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
+        return {"fleet": fleet_from_hostvars, "running": current_from_hostvars}

@@ -1,0 +1,99 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This module is private to the collection: it may change
+# without notice between releases.
+
+"""Whether a plan that somebody reviewed still holds on fresh facts."""
+
+from __future__ import annotations
+
+import typing as t
+from collections import Counter
+
+from ._placement.errors import PlacementError
+from ._placement.rules import eligibility, nodes_by_name
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ._placement.model import Model, Plan, Problem, Replica
+
+_SETTINGS = ("context", "parallel", "kv_cache_type", "batch")
+
+
+class OutdatedPlanError(PlacementError):
+    """The reviewed plan is not one for this fleet and catalog; the message says what differs."""
+
+
+def check_reviewed(problem: Problem, plan: Plan, current: Sequence[Replica]) -> None:
+    """Raise OutdatedPlanError with all differences unless the plan fits the fleet as it is now."""
+    differences = [*_models(problem, plan), *_places(problem, plan), *_capacity(problem, plan, current)]
+    for name, then, now in (
+        ("fleet", plan.fleet_digest, problem.fleet_digest),
+        ("catalog", plan.catalog_digest, problem.catalog_digest),
+    ):
+        if then != now:
+            differences.append(f"the {name} is not the one that was planned: {then[:12]} then, {now[:12]} now")
+    if differences:
+        raise OutdatedPlanError(
+            "\n- ".join(["sdai_plan_file: the reviewed plan no longer holds; make and review a new one:", *differences])
+        )
+
+
+def _models(problem: Problem, plan: Plan) -> Iterator[str]:
+    models = {model.name: model for model in problem.models}
+    planned = {replica.model for replica in plan.replicas} | {item.model for item in plan.unplaced}
+    for name in sorted(planned - set(models)):
+        yield f"{name} is no longer in sdai_models"
+    for name in sorted({model.name for model in problem.models if model.replicas_min} - planned):
+        yield f"{name} is new in sdai_models"
+    for replica in plan.replicas:
+        model = models.get(replica.model)
+        if model is not None:
+            yield from _settings(replica, model)
+
+
+def _settings(replica: Replica, model: Model) -> Iterator[str]:
+    for name in _SETTINGS:
+        then, now = getattr(replica, name), getattr(model, name)
+        if then != now:
+            yield f"{replica.id}: {name} was planned as {then} and is wanted as {now}"
+
+
+def _places(problem: Problem, plan: Plan) -> Iterator[str]:
+    models = {model.name: model for model in problem.models}
+    gpus = {gpu.key: gpu for gpu in problem.gpus}
+    nodes = nodes_by_name(problem)
+    for replica in plan.replicas:
+        model = models.get(replica.model)
+        for share in replica.gpus:
+            gpu = gpus.get((replica.node, share.id))
+            where = f"{replica.id}: GPU {replica.node}/{share.id}"
+            if gpu is None:
+                yield f"{where} is gone"
+                continue
+            if gpu.index != share.index:
+                yield f"{where} was number {share.index} of its node and is number {gpu.index}"
+            refused = eligibility(model, gpu, nodes[gpu.node]) if model is not None else None
+            if refused is not None:
+                yield f"{where}: {refused}"
+            elif model is not None and replica.runner not in {need.runner for need in model.needs[gpu.kind]}:
+                yield f"{where} no longer has the runner {replica.runner}"
+
+
+def _capacity(problem: Problem, plan: Plan, current: Sequence[Replica]) -> Iterator[str]:
+    """What runs may use the margin, what starts may not."""
+    running = {(replica.node, replica.id) for replica in current}
+    wanted: Counter[tuple[str, str]] = Counter()
+    starting: set[tuple[str, str]] = set()
+    for replica in plan.replicas:
+        for share in replica.gpus:
+            wanted[replica.node, share.id] += share.vram_mib
+            if (replica.node, replica.id) not in running:
+                starting.add((replica.node, share.id))
+    for gpu in sorted(problem.gpus, key=lambda gpu: gpu.key):
+        room = gpu.offer_mib if gpu.key in starting else gpu.vram_mib - gpu.vram_foreign_mib
+        if wanted[gpu.key] > room:
+            yield f"GPU {gpu.node}/{gpu.id}: {wanted[gpu.key]} MiB are planned, {room} MiB are left"

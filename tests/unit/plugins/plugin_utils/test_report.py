@@ -1,0 +1,152 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model import (
+    Gpu,
+    Model,
+    Node,
+    Objective,
+    Plan,
+    Problem,
+    Replica,
+    Share,
+    Stop,
+    Survivability,
+    Transition,
+    Unplaced,
+    Wave,
+)
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._report import WIDTH, render
+
+
+def gpu(node: str, gpu_id: str, index: int, name: str, vram: int, foreign: int = 0, reason: str = "") -> Gpu:
+    return Gpu(
+        node=node,
+        id=gpu_id,
+        index=index,
+        vendor="nvidia",
+        name=name,
+        architecture="sm_61",
+        kind="k",
+        vram_mib=vram,
+        vram_foreign_mib=foreign,
+        offer_mib=max(vram - foreign - 1024, 0),
+        usable=not reason,
+        reason=reason,
+        remedy="replace the card" if reason else "",
+    )
+
+
+def model(name: str, least: int, most: int, priority: int) -> Model:
+    return Model(name, 8192, 4, "q8_0", 1024, least, most, priority, 1, needs={})
+
+
+def replica(identifier: str, name: str, node: str, shares: tuple[Share, ...], port: int = 11500) -> Replica:
+    return Replica(identifier, name, node, "cuda_v12", shares, port, 8192, 4, "q8_0", 1024, 71_000)
+
+
+PROBLEM = Problem(
+    nodes=(Node("gpu1", "gpu1"), Node("gpu2", "gpu2")),
+    gpus=(
+        gpu("gpu2", "GPU-3", 0, "NVIDIA GeForce RTX 3090", 24576, foreign=2048),
+        gpu("gpu2", "GPU-4", 1, "NVIDIA GeForce RTX 3090 with a name that is far too long", 24576),
+        gpu("gpu1", "GPU-1", 0, "NVIDIA GeForce GTX 1080 Ti", 11264),
+        gpu("gpu1", "0000:02:00.0", 1, "Tesla K80", 11441, reason="Ollama serves compute capability 5.0 and up"),
+    ),
+    models=(model("llama3.1:8b", 2, 4, 100), model("llama3.3:70b", 1, 1, 40), model("our-model:180b", 1, 1, 10)),
+    fleet_digest="f",
+    catalog_digest="c",
+)
+SMALL = replica("llama3.1-8b--1", "llama3.1:8b", "gpu1", (Share("GPU-1", 0, 32, 7327),))
+LARGE = replica(
+    "llama3.3-70b--1", "llama3.3:70b", "gpu2", (Share("GPU-3", 0, 38, 21000), Share("GPU-4", 1, 42, 22500)), 11501
+)
+PLAN = Plan(
+    status="infeasible",
+    fleet_digest="f",
+    catalog_digest="c",
+    solver_name="s",
+    solver_version="1",
+    seed=0,
+    reproducible=True,
+    objectives=(
+        Objective("unmet_minimum", 1, 1, True, 100),
+        Objective("weak_n1", 0, 0, True),
+        Objective("served", 142_000, 150_000, False),
+    ),
+    replicas=(SMALL, LARGE),
+    unplaced=(
+        Unplaced(
+            "our-model:180b", 10, 1, "needs 103.0 GiB on one node; the most one node offers is 44.0 GiB", "buy it"
+        ),
+    ),
+    survivability=Survivability(0, 1, ("llama3.1:8b",), 1, 2, {"gpu2": ("llama3.3:70b",)}),
+)
+TRANSITION = Transition(
+    keep=("llama3.1-8b--1",),
+    start=("llama3.3-70b--1",),
+    stop=(Stop("old--1", "gpu2", "sdai-ollama@old--1.service"),),
+    move_mib=43_500,
+    waves=(Wave((), ("old--1",), ("old:1b",)), Wave(("llama3.3-70b--1",), ())),
+)
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[str]:
+    return render(PROBLEM, PLAN, TRANSITION).splitlines()
+
+
+def test_fits_a_terminal(lines: list[str]) -> None:
+    assert max(map(len, lines)) <= WIDTH
+    assert all(line == line.rstrip() for line in lines)
+    assert "\x1b" not in "".join(lines)
+
+
+def test_bars_show_others_ours_and_free(lines: list[str]) -> None:
+    shared = next(line for line in lines if "RTX 3090 " in line and "20.5 of" in line)
+    assert shared.count("▒") == 3
+    assert shared.count("█") == 23
+    own = next(line for line in lines if "1080 Ti" in line)
+    assert (own.count("▒"), own.count("█"), own.count("·")) == (0, 17, 9)
+
+
+def test_replicas_stand_under_their_gpus(lines: list[str]) -> None:
+    place = next(number for number, line in enumerate(lines) if "1080 Ti" in line)
+    assert lines[place + 1].split() == [
+        "=", "llama3.1:8b", "llama3.1-8b--1", "cuda_v12", "7.2", "GiB", "71.0", "tokens/s",
+    ]  # fmt: skip
+    assert any("+ llama3.3:70b" in line and line.endswith("38 of 80 layers") for line in lines)
+
+
+def test_what_is_not_placed_or_not_usable_has_reason_and_remedy(lines: list[str]) -> None:
+    text = "\n".join(lines)
+    assert "Tesla K80 (0000:02:00.0): Ollama serves compute capability 5.0 and up\n    → replace the card" in text
+    assert "our-model:180b: 1 replica missing (priority 10): needs 103.0 GiB on one node" in text
+    assert "    → buy it" in text
+
+
+def test_open_objectives_are_told_from_proved_ones(lines: list[str]) -> None:
+    served = next(line for line in lines if line.startswith("demand served"))
+    assert served.split()[-3:] == ["142.0", "150.0", "open"]
+    minimum = next(line for line in lines if "priority 100 (replicas)" in line)
+    assert minimum.split()[-3:] == ["1", "1", "yes"]
+
+
+def test_survival_and_transition(lines: list[str]) -> None:
+    text = "\n".join(lines)
+    assert "    → at risk: llama3.1:8b" in text
+    assert "    → without gpu2: llama3.3:70b" in text
+    assert "1 to start (+), 1 to stop, 1 kept (=); 42.5 GiB to load" in text
+    assert "wave 1: stop old--1 on gpu2; falls below its minimum meanwhile: old:1b" in text
+
+
+def test_an_empty_plan_is_a_report_too() -> None:
+    empty = replace(PLAN, status="optimal", replicas=(), unplaced=(), objectives=())
+    problem = replace(PROBLEM, models=(), gpus=(), nodes=())
+    assert "nothing to do" in render(problem, empty, Transition((), (), (), 0, ()))
