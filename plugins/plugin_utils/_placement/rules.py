@@ -1,0 +1,123 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This module is private to the collection: it may change
+# without notice between releases.
+
+"""Where a model may go: one GPU at a time, without regard to what is free there."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .errors import ContradictionError
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .model import Gpu, Model, Node, Problem
+
+MILLI_TOKEN_NANOSECONDS = 10**12
+"""Nanoseconds of one token, as this over milli-tokens per second."""
+
+
+def compute_capability(gpu: Gpu) -> tuple[int, int] | None:
+    """Return (major, minor) of an NVIDIA architecture such as sm_61, else None."""
+    prefix, _, digits = gpu.architecture.partition("_")
+    if prefix != "sm" or len(digits) < 2 or not digits.isdigit():
+        return None
+    return int(digits[:-1]), int(digits[-1])
+
+
+def eligibility(model: Model, gpu: Gpu, node: Node) -> str | None:
+    """Return why the model may not use the GPU, or None when it may."""
+    if not gpu.usable:
+        return f"not usable: {gpu.reason or 'no reason given'}"
+    return next(_refusals(model, gpu, node), None)
+
+
+def _refusals(model: Model, gpu: Gpu, node: Node) -> Iterator[str]:
+    rules = model.constraints
+    name = f"{gpu.node}/{gpu.id}"
+    if rules.nodes and gpu.node not in rules.nodes:
+        yield "node is not in constraints.nodes"
+    if gpu.node in rules.exclude_nodes:
+        yield "node is in constraints.exclude_nodes"
+    if rules.gpus and name not in rules.gpus:
+        yield "GPU is not in constraints.gpus"
+    if name in rules.exclude_gpus:
+        yield "GPU is in constraints.exclude_gpus"
+    if rules.vendors and gpu.vendor not in rules.vendors:
+        yield f"vendor {gpu.vendor} is not in constraints.vendors"
+    for label, wanted in sorted(rules.labels.items()):
+        if node.labels.get(label) != wanted:
+            yield f"node lacks the label {label}: {wanted} of constraints.labels"
+    if rules.min_compute_capability is not None:
+        yield from _refused_by_capability(gpu, rules.min_compute_capability)
+    yield from _refused_by_kind(model, gpu)
+
+
+def _refused_by_capability(gpu: Gpu, least: tuple[int, int]) -> Iterator[str]:
+    capability = compute_capability(gpu)
+    wanted = "{}.{}".format(*least)
+    if capability is None:
+        yield f"{gpu.architecture} has no compute capability, constraints.min_compute_capability asks for {wanted}"
+    elif capability < least:
+        yield "compute capability {}.{} is below constraints.min_compute_capability {}".format(*capability, wanted)
+
+
+def _refused_by_kind(model: Model, gpu: Gpu) -> Iterator[str]:
+    needs = model.needs.get(gpu.kind)
+    if not needs:
+        yield model.ineligible.get(gpu.kind, "no runner of the GPU can hold the model")
+        return
+    speed = MILLI_TOKEN_NANOSECONDS // max(1, needs[0].nanoseconds)
+    if speed < model.min_speed:
+        yield f"{speed / 1000:.1f} tokens/s is below min_tokens_per_second {model.min_speed / 1000:.1f}"
+
+
+def check_model(model: Model) -> None:
+    """Raise ContradictionError, naming both keys, when two settings leave no GPU of any fleet."""
+    rules = model.constraints
+    gpu_nodes = {entry.partition("/")[0] for entry in rules.gpus}
+    if model.replicas_min > model.replicas_max:
+        _contradict(model, "replicas.min", "replicas.max", "the minimum is above the maximum")
+    if rules.nodes and set(rules.nodes) <= set(rules.exclude_nodes):
+        _contradict(model, "constraints.nodes", "constraints.exclude_nodes", "every node named is excluded")
+    if rules.gpus and set(rules.gpus) <= set(rules.exclude_gpus):
+        _contradict(model, "constraints.gpus", "constraints.exclude_gpus", "every GPU named is excluded")
+    if rules.gpus and gpu_nodes <= set(rules.exclude_nodes):
+        _contradict(model, "constraints.gpus", "constraints.exclude_nodes", "the nodes of all GPUs named are excluded")
+    if rules.gpus and rules.nodes and not gpu_nodes & set(rules.nodes):
+        _contradict(model, "constraints.gpus", "constraints.nodes", "no GPU named is on a node named")
+    if rules.vendors and "nvidia" not in rules.vendors and rules.min_compute_capability is not None:
+        _contradict(
+            model,
+            "constraints.vendors",
+            "constraints.min_compute_capability",
+            "only NVIDIA GPUs have a compute capability",
+        )
+
+
+def _contradict(model: Model, first: str, second: str, why: str) -> t.NoReturn:
+    raise ContradictionError(
+        f"model {model.name}: {first} and {second} contradict each other: {why}; change one of them"
+    )
+
+
+def nodes_by_name(problem: Problem) -> dict[str, Node]:
+    """Index the nodes of the problem."""
+    return {node.name: node for node in problem.nodes}
+
+
+def eligible_gpus(problem: Problem, model: Model) -> list[Gpu]:
+    """Return the GPUs the model may use, in the order (node, index, id)."""
+    nodes = nodes_by_name(problem)
+    gpus = [gpu for gpu in problem.gpus if eligibility(model, gpu, nodes[gpu.node]) is None]
+    return sorted(gpus, key=gpu_order)
+
+
+def gpu_order(gpu: Gpu) -> tuple[str, int, str]:
+    """Sort key of GPUs: by node, then as the node counts them."""
+    return (gpu.node, gpu.index, gpu.id)

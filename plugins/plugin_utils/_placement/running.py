@@ -1,0 +1,90 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This module is private to the collection: it may change
+# without notice between releases.
+
+"""Which running replicas a new plan may keep as they are."""
+
+from __future__ import annotations
+
+import typing as t
+from collections import Counter
+
+from .rules import eligibility, nodes_by_name
+from .shapes import as_it_runs
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from .model import Gpu, GpuKey, Model, Problem, Replica
+
+
+def invalid(problem: Problem, replica: Replica) -> str | None:
+    """Return why a running replica, looked at alone, cannot stay, or None."""
+    model = next((m for m in problem.models if m.name == replica.model), None)
+    if model is None:
+        return "the catalog no longer has the model"
+    if _settings(replica) != _settings(model):
+        return "context, parallel, kv_cache_type or batch changed"
+    nodes = nodes_by_name(problem)
+    by_key = {gpu.key: gpu for gpu in problem.gpus}
+    gpus = [by_key.get((replica.node, share.id)) for share in replica.gpus]
+    present = [gpu for gpu in gpus if gpu is not None]
+    if replica.node not in nodes or not gpus or len(present) != len(gpus):
+        return "its node or GPU is gone"
+    for gpu in present:
+        refused = eligibility(model, gpu, nodes[gpu.node])
+        if refused is not None:
+            return refused
+    if as_it_runs(model, replica, present) is None:
+        return f"runner {replica.runner} no longer serves its GPU"
+    return None
+
+
+def _settings(thing: Replica | Model) -> tuple[int, int, str, int]:
+    return (thing.context, thing.parallel, thing.kv_cache_type, thing.batch)
+
+
+def standing(problem: Problem, current: Iterable[Replica]) -> tuple[Replica, ...]:
+    """Return the running replicas that are valid together.
+
+    Where not all can stay (maximum lowered, spread asked for, foreign VRAM grown) the higher
+    priority and the faster replica stays.
+    """
+    models = {model.name: model for model in problem.models}
+    gpus = {gpu.key: gpu for gpu in problem.gpus}
+    alone = [replica for replica in current if invalid(problem, replica) is None]
+    alone.sort(key=lambda r: (-models[r.model].priority, r.model, -r.speed, len(r.id), r.id))
+    kept: list[Replica] = []
+    used: Counter[GpuKey] = Counter()
+    for replica in alone:
+        if _compatible(problem, models[replica.model], kept, replica) and _has_room(gpus, used, replica):
+            kept.append(replica)
+            used.update({(replica.node, share.id): share.vram_mib for share in replica.gpus})
+    return tuple(sorted(kept, key=lambda r: (r.model, len(r.id), r.id)))
+
+
+def _compatible(problem: Problem, model: Model, kept: Sequence[Replica], replica: Replica) -> bool:
+    siblings = [other for other in kept if other.model == replica.model]
+    if len(siblings) >= model.replicas_max or any(other.id == replica.id for other in kept):
+        return False
+    taken = {(other.node, share.id) for other in siblings for share in other.gpus}
+    if taken & {(replica.node, share.id) for share in replica.gpus}:
+        return False
+    domains = {node.name: node.failure_domain for node in problem.nodes}
+    if model.constraints.spread == "node":
+        return all(other.node != replica.node for other in siblings)
+    if model.constraints.spread == "domain":
+        return all(domains[other.node] != domains[replica.node] for other in siblings)
+    return True
+
+
+def _has_room(gpus: dict[GpuKey, Gpu], used: Counter[GpuKey], replica: Replica) -> bool:
+    # The margin binds new starts only, so what runs is measured against the whole card.
+    for share in replica.gpus:
+        gpu = gpus[replica.node, share.id]
+        if used[gpu.key] + share.vram_mib + gpu.vram_foreign_mib > gpu.vram_mib:
+            return False
+    return True

@@ -1,0 +1,148 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This module is private to the collection: it may change
+# without notice between releases.
+
+"""How one replica lies on GPUs: whole on one, or split by layers over several of one node.
+
+Rules and formula: "VRAM accounting" of the design. Sizes in MiB, rounded up; times in
+nanoseconds of one token, rounded up.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+from itertools import combinations, groupby
+
+from .model import Share
+from .rules import MILLI_TOKEN_NANOSECONDS
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from .model import Gpu, Model, Need, Replica
+
+MAX_SPLIT = 8
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One replica on GPUs; ``times[i]`` is the part of a token's time that is spent on ``gpus[i]``."""
+
+    runner: str
+    gpus: tuple[Gpu, ...]
+    shares: tuple[Share, ...]
+    times: tuple[int, ...]
+
+    @property
+    def speed(self) -> int:
+        return MILLI_TOKEN_NANOSECONDS // max(1, sum(self.times))
+
+    @property
+    def vram_mib(self) -> int:
+        return sum(share.vram_mib for share in self.shares)
+
+    @property
+    def fits(self) -> bool:
+        return all(share.vram_mib <= gpu.offer_mib for share, gpu in zip(self.shares, self.gpus, strict=True))
+
+
+def single(model: Model, gpu: Gpu) -> Shape:
+    """Lay the whole model on one eligible GPU, with its preferred runner."""
+    need = model.needs[gpu.kind][0]
+    share = Share(id=gpu.id, index=gpu.index, layers=need.layers, vram_mib=need.vram_mib)
+    return Shape(need.runner, (gpu,), (share,), (need.nanoseconds,))
+
+
+def split(model: Model, gpus: Sequence[Gpu]) -> Shape | None:
+    """Split the model over eligible GPUs of one node, given in index order.
+
+    None when they have no runner in common or a GPU would get no layer.
+    """
+    needs = _common_needs(model, gpus)
+    if needs is None:
+        return None
+    layers = proportional(needs[0].layers, [gpu.offer_mib for gpu in gpus])
+    if min(layers) == 0:
+        return None
+    shares, times, start = [], [], 0
+    for position, (gpu, need, count) in enumerate(zip(gpus, needs, layers, strict=True)):
+        units = need.layer_units[start + count] - need.layer_units[start]
+        mib = -(-units // need.units_per_mib) + need.context_mib
+        mib += need.compute_first_mib if position == 0 else need.compute_other_mib
+        if position == len(gpus) - 1:
+            mib += need.output_mib
+        shares.append(Share(id=gpu.id, index=gpu.index, layers=count, vram_mib=mib))
+        times.append(-(-need.nanoseconds * count // need.layers))
+        start += count
+    return Shape(needs[0].runner, tuple(gpus), tuple(shares), tuple(times))
+
+
+def _common_needs(model: Model, gpus: Sequence[Gpu]) -> list[Need] | None:
+    for preferred in model.needs[gpus[0].kind]:
+        found = [next((n for n in model.needs[gpu.kind] if n.runner == preferred.runner), None) for gpu in gpus]
+        needs = [need for need in found if need is not None and need.layers == preferred.layers]
+        if len(needs) == len(gpus):
+            return needs
+    return None
+
+
+def proportional(total: int, weights: Sequence[int]) -> list[int]:
+    """Divide ``total`` in proportion to the weights: largest remainder, ties to the lower index."""
+    scale = sum(weights)
+    if scale == 0:
+        return [0] * len(weights)
+    parts = [total * weight // scale for weight in weights]
+    order = sorted(range(len(weights)), key=lambda i: (-(total * weights[i] % scale), i))
+    for i in order[: total - sum(parts)]:
+        parts[i] += 1
+    return parts
+
+
+def fitting(model: Model, gpus: Sequence[Gpu]) -> list[Shape]:
+    """Return all shapes that fit the offers of the eligible GPUs: whole ones, or splits where no whole one fits.
+
+    ``gpus`` are in the order of ``rules.gpu_order``.
+    """
+    whole = [shape for shape in (single(model, gpu) for gpu in gpus) if shape.fits]
+    if whole:
+        return whole
+    return [shape for shape in splits(model, gpus) if shape.fits and shape.speed >= model.min_speed]
+
+
+def splits(model: Model, gpus: Sequence[Gpu]) -> Iterator[Shape]:
+    """Yield the splits over 2 to 8 of the eligible GPUs of one node, whether they fit or not.
+
+    On a node with more than 8 eligible GPUs only neighbours in index order are taken together: all
+    subsets would be too many, and such nodes hold equal cards.
+    """
+    for _node, members in groupby((gpu for gpu in gpus if gpu.offer_mib > 0), key=lambda gpu: gpu.node):
+        local = list(members)
+        for size in range(2, min(MAX_SPLIT, len(local)) + 1):
+            for group in _groups(local, size):
+                shape = split(model, group)
+                if shape is not None:
+                    yield shape
+
+
+def _groups(gpus: list[Gpu], size: int) -> Iterator[tuple[Gpu, ...]]:
+    if len(gpus) <= MAX_SPLIT:
+        yield from combinations(gpus, size)
+    else:
+        for start in range(len(gpus) - size + 1):
+            yield tuple(gpus[start : start + size])
+
+
+def as_it_runs(model: Model, replica: Replica, gpus: Sequence[Gpu]) -> Shape | None:
+    """Return the shape of a running replica, its shares as they are; None when its runner no longer serves there."""
+    total = sum(share.layers for share in replica.gpus)
+    times = []
+    for share, gpu in zip(replica.gpus, gpus, strict=True):
+        need = next((n for n in model.needs.get(gpu.kind, ()) if n.runner == replica.runner), None)
+        if need is None:
+            return None
+        times.append(-(-need.nanoseconds * share.layers // max(1, total)))
+    return Shape(replica.runner, tuple(gpus), replica.gpus, tuple(times))

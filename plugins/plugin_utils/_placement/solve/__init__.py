@@ -1,0 +1,172 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This module is private to the collection: it may change
+# without notice between releases.
+
+"""From problem to plan: the only door of the solver.
+
+Same problem, same running replicas, same options: same plan. OR-Tools is used below this package
+and nowhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+from collections import Counter
+from importlib import metadata
+
+from ..explain import explain
+from ..model import Objective, Options, Plan, Replica
+from ..naming import next_id, next_port, slugs
+from ..rules import check_model
+from ..running import standing
+from .greedy import greedy
+from .passes import Budget, Outcome, improve
+from .space import Limits, Solution, Space, build, gains, worth
+from .survive import survivability
+
+if t.TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..model import Problem, Unplaced
+
+
+def solve(problem: Problem, current: Sequence[Replica], options: Options) -> Plan:
+    """Return the best plan found for the problem, given what runs.
+
+    ``current`` is every replica that runs and is worth counting; those that are still valid may be
+    kept. Ids and ports of all of them stay taken.
+
+    Raises ContradictionError for a model whose settings exclude each other, and
+    PortsExhaustedError for a node without a free port. A plan that leaves models out is a result.
+    """
+    for model in problem.models:
+        check_model(model)
+    current = sorted(current, key=lambda r: (r.model, len(r.id), r.id, r.node))
+    space = build(problem, standing(problem, current))
+    budget = Budget(options.seconds, options.seed)
+    outcome = _decide(space, options, budget)
+    replicas = _replicas(space, outcome.solution, current)
+    return Plan(
+        status=_status(outcome.objectives),
+        fleet_digest=problem.fleet_digest,
+        catalog_digest=problem.catalog_digest,
+        solver_name="ortools-cp-sat",
+        solver_version=metadata.version("ortools"),
+        seed=options.seed,
+        reproducible=budget.reproducible,
+        objectives=outcome.objectives,
+        replicas=replicas,
+        unplaced=_unplaced(problem, space, replicas, outcome.objectives, options),
+        survivability=survivability(problem, replicas, options.seed),
+    )
+
+
+def _decide(space: Space, options: Options, budget: Budget) -> Outcome:
+    """Choose between keeping what runs and moving it ("Re-planning" of the design).
+
+    ``kept`` and ``grown`` are its A, without and with starts beyond the minimums; ``moved`` its B.
+    The plan is measured against the bounds of the freest of them.
+    """
+    full = tuple(model.replicas_max for model in space.models)
+    everything = budget.left
+    if not space.running:
+        return improve(space, Limits(full), greedy(space, Limits(full), frozenset()), budget)
+
+    def gained(new: Outcome, old: Outcome) -> bool:
+        return gains(space, new.solution, old.solution, options.min_gain_permille)
+
+    running = Counter(space.candidates[i].model for i in space.running)
+    least = Limits(tuple(max(model.replicas_min, running[m]) for m, model in enumerate(space.models)))
+    budget.left = everything * 0.2
+    kept = improve(space, least, greedy(space, least, frozenset(space.running)), budget)
+
+    budget.left = everything * 0.3
+    starts = (kept.solution, greedy(space, Limits(full), kept.solution.chosen))
+    grown = improve(space, Limits(full), min(starts, key=lambda solution: worth(space, solution)), budget)
+    chosen = grown if gained(grown, kept) else kept
+
+    budget.left = everything * 0.5
+    limits = Limits(full, fixed=False, moves_mib=options.churn_budget_mib)
+    moved = improve(space, limits, grown.solution, budget)
+    if options.replan or gained(moved, chosen):
+        chosen = moved
+    return dataclasses.replace(chosen, objectives=_against(chosen.objectives, moved.objectives))
+
+
+def _against(own: tuple[Objective, ...], freest: tuple[Objective, ...]) -> tuple[Objective, ...]:
+    """Measure a plan against the bounds of the freest solve.
+
+    A bound presumes the values of the objectives before it, so from the first difference on the
+    plan's own bounds are the ones that hold.
+    """
+    measured = []
+    same = True
+    for objective, free in zip(own, freest, strict=True):
+        bound = free.bound if same else objective.bound
+        measured.append(dataclasses.replace(objective, bound=bound, proved=objective.value == bound))
+        same = same and objective.value == free.value
+    return tuple(measured)
+
+
+def _status(objectives: Sequence[Objective]) -> t.Literal["optimal", "feasible", "infeasible"]:
+    if any(o.name == "unmet_minimum" and o.bound > 0 for o in objectives):
+        return "infeasible"
+    return "optimal" if all(o.proved for o in objectives) else "feasible"
+
+
+def _replicas(space: Space, solution: Solution, current: Sequence[Replica]) -> tuple[Replica, ...]:
+    """Name the chosen candidates: what runs keeps id, port and shares; the rest takes the lowest free ones."""
+    bases = slugs(model.name for model in space.models)
+    ids = {replica.id for replica in current}
+    ports: dict[str, set[int]] = {}
+    for replica in current:
+        ports.setdefault(replica.node, set()).add(replica.port)
+    replicas = []
+    # Candidates are in a fixed order, so the names do not depend on how the solver came to its choice.
+    for i in sorted(solution.chosen):
+        candidate = space.candidates[i]
+        if candidate.running is not None:
+            replicas.append(dataclasses.replace(candidate.running, speed=candidate.shape.speed))
+            continue
+        model = space.models[candidate.model]
+        identity = next_id(bases[model.name], ids)
+        port = next_port(candidate.node, ports.setdefault(candidate.node, set()))
+        ids.add(identity)
+        ports[candidate.node].add(port)
+        replicas.append(
+            Replica(
+                id=identity,
+                model=model.name,
+                node=candidate.node,
+                runner=candidate.shape.runner,
+                gpus=candidate.shape.shares,
+                port=port,
+                context=model.context,
+                parallel=model.parallel,
+                kv_cache_type=model.kv_cache_type,
+                batch=model.batch,
+                speed=candidate.shape.speed,
+            )
+        )
+    return tuple(sorted(replicas, key=lambda r: (r.model, len(r.id), r.id)))
+
+
+def _unplaced(
+    problem: Problem,
+    space: Space,
+    replicas: Sequence[Replica],
+    objectives: Sequence[Objective],
+    options: Options,
+) -> tuple[Unplaced, ...]:
+    placed = Counter(replica.model for replica in replicas)
+    proved = {o.priority for o in objectives if o.name == "unmet_minimum" and o.proved}
+    limited = options.churn_budget_mib is not None and bool(space.running)
+    return tuple(
+        explain(problem, replicas, model, proved=model.priority in proved, limited=limited)
+        for model in space.models
+        if placed[model.name] < model.replicas_min
+    )

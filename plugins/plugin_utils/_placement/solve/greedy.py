@@ -1,0 +1,179 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This module is private to the collection: it may change
+# without notice between releases.
+
+"""Greedy placement: the incumbent that the solver starts from and that no result is worse than."""
+
+from __future__ import annotations
+
+import heapq
+import typing as t
+
+from .space import LOAD, SLOTS, Limits, Solution, Space, worth
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+Order = t.Callable[["_State", int], tuple[int, ...]]
+
+
+class _State:
+    """A growing placement: free VRAM and time of each GPU, who is where."""
+
+    def __init__(self, space: Space, ceilings: tuple[int, ...], chosen: Iterable[int]) -> None:
+        self.space = space
+        self.ceilings = ceilings
+        self.free = [gpu.offer_mib for gpu in space.gpus]
+        self.time = [SLOTS * LOAD] * len(space.gpus)
+        self.on_gpu: list[set[int]] = [set() for _ in space.gpus]
+        self.nodes: list[list[str]] = [[] for _ in space.models]
+        self.chosen: set[int] = set()
+        self.given = [0] * len(space.models)
+        for i in sorted(chosen):
+            self.take(i)
+
+    def take(self, i: int) -> None:
+        candidate = self.space.candidates[i]
+        self.chosen.add(i)
+        self.nodes[candidate.model].append(candidate.node)
+        for gpu, mib in zip(candidate.gpus, candidate.mib, strict=True):
+            self.free[gpu] -= mib
+            self.on_gpu[gpu].add(candidate.model)
+
+    def fits(self, i: int) -> bool:
+        candidate = self.space.candidates[i]
+        m = candidate.model
+        if candidate.running or len(self.nodes[m]) >= self.ceilings[m]:
+            return False
+        for gpu, mib in zip(candidate.gpus, candidate.mib, strict=True):
+            if mib > self.free[gpu] or m in self.on_gpu[gpu]:
+                return False
+        spread = self.space.models[m].constraints.spread
+        if spread == "node":
+            return candidate.node not in self.nodes[m]
+        if spread == "domain":
+            domains = self.space.domains
+            return domains[candidate.node] not in {domains[node] for node in self.nodes[m]}
+        return True
+
+    def new_node(self, i: int) -> int:
+        """0 when the candidate would bring its model to the second node that survival asks for, else 1."""
+        candidate = self.space.candidates[i]
+        nodes = set(self.nodes[candidate.model])
+        lone = self.space.models[candidate.model].replicas_min >= 2 and len(nodes) == 1
+        return 0 if lone and candidate.node not in nodes else 1
+
+
+def _tightest(state: _State, i: int) -> tuple[int, ...]:
+    candidate = state.space.candidates[i]
+    left = sum(state.free[gpu] - mib for gpu, mib in zip(candidate.gpus, candidate.mib, strict=True))
+    return (state.new_node(i), len(candidate.gpus), left, i)
+
+
+def _fastest(state: _State, i: int) -> tuple[int, ...]:
+    candidate = state.space.candidates[i]
+    return (state.new_node(i), -candidate.shape.speed, i)
+
+
+def _largest(space: Space, m: int) -> tuple[int, ...]:
+    return (-min((space.candidates[i].shape.vram_mib for i in space.by_model[m]), default=0), m)
+
+
+def _rarest(space: Space, m: int) -> tuple[int, ...]:
+    return (len(space.by_model[m]), m)
+
+
+def greedy(space: Space, limits: Limits, start: frozenset[int]) -> Solution:
+    """Return the best of a few greedy placements that keep ``start`` and respect the ceilings."""
+    attempts = [
+        _attempt(space, limits.ceilings, start, models, places)
+        for models in (_largest, _rarest)
+        for places in (_tightest, _fastest)
+    ]
+    return min(attempts, key=lambda solution: worth(space, solution))
+
+
+def _attempt(
+    space: Space,
+    ceilings: tuple[int, ...],
+    start: frozenset[int],
+    models: Callable[[Space, int], tuple[int, ...]],
+    places: Order,
+) -> Solution:
+    state = _State(space, ceilings, start)
+    for priority in space.classes:
+        members = [m for m, model in enumerate(space.models) if model.priority == priority]
+        for m in sorted(members, key=lambda m: models(space, m)):
+            while len(state.nodes[m]) < space.models[m].replicas_min:
+                fitting = [i for i in space.by_model[m] if state.fits(i)]
+                if not fitting:
+                    break
+                state.take(min(fitting, key=lambda i: places(state, i)))
+    slots = _share_time(state)
+    _add_extras(state, slots)
+    return Solution(frozenset(state.chosen), slots)
+
+
+def share_time(space: Space, chosen: frozenset[int]) -> dict[int, int]:
+    """Divide the time of the GPUs among the chosen replicas, the most valuable tokens first."""
+    return _share_time(_State(space, (), chosen))
+
+
+def _share_time(state: _State) -> dict[int, int]:
+    space = state.space
+    order = sorted(
+        state.chosen,
+        key=lambda i: (-space.models[space.candidates[i].model].weight * space.candidates[i].top, i),
+    )
+    slots: dict[int, int] = {}
+    for i in order:
+        _grant(state, slots, i)
+    return slots
+
+
+def _useful_slots(state: _State, i: int) -> int:
+    """Return how many slots the candidate could still use: time of its GPUs, open demand of its model."""
+    candidate = state.space.candidates[i]
+    most = min(state.time[gpu] // load for gpu, load in zip(candidate.gpus, candidate.loads, strict=True) if load)
+    demand = state.space.models[candidate.model].demand
+    if demand is not None:
+        open_slots = -(-(demand * SLOTS - state.given[candidate.model]) // max(1, candidate.top))
+        most = min(most, max(0, open_slots))
+    return min(most, SLOTS)
+
+
+def _grant(state: _State, slots: dict[int, int], i: int) -> None:
+    granted = _useful_slots(state, i)
+    slots[i] = granted
+    candidate = state.space.candidates[i]
+    state.given[candidate.model] += candidate.top * granted
+    for gpu, load in zip(candidate.gpus, candidate.loads, strict=True):
+        state.time[gpu] -= load * granted
+
+
+def _add_extras(state: _State, slots: dict[int, int]) -> None:
+    """Add replicas beyond the minimums while one serves more, the greatest gain first."""
+    space = state.space
+
+    def gain(i: int) -> int:
+        candidate = space.candidates[i]
+        return space.models[candidate.model].weight * candidate.top * _useful_slots(state, i) // SLOTS
+
+    # A gain only shrinks as time and demand are used up, so a stale entry that still leads is the best.
+    heap = [(-gain(i), i) for i in range(len(space.candidates)) if state.fits(i)]
+    heapq.heapify(heap)
+    while heap:
+        stale, i = heapq.heappop(heap)
+        if not state.fits(i):
+            continue
+        fresh = gain(i)
+        if fresh <= 0:
+            continue
+        if fresh < -stale and heap and -fresh > heap[0][0]:
+            heapq.heappush(heap, (-fresh, i))
+            continue
+        state.take(i)
+        _grant(state, slots, i)

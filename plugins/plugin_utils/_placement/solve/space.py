@@ -1,0 +1,232 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This module is private to the collection: it may change
+# without notice between releases.
+
+"""The search space: every place a replica could take, and what a choice among them is worth.
+
+A GPU's time is counted in slots: a whole GPU has ``SLOTS`` of them, and a replica that takes all
+the time of its slowest GPU serves its ``top`` milli-tokens per second. ``loads`` are per mille of
+the replica's slots that each of its GPUs is busy for (1000 on the slowest one).
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from ..rules import MILLI_TOKEN_NANOSECONDS, eligible_gpus, gpu_order
+from ..shapes import Shape, as_it_runs, fitting
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from ..model import Gpu, Model, Problem, Replica
+
+SLOTS = 10_000
+LOAD = 1000
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One place for one replica. ``model`` and ``gpus`` are positions in the space's tuples."""
+
+    model: int
+    gpus: tuple[int, ...]
+    shape: Shape
+    running: Replica | None = None
+
+    @property
+    def node(self) -> str:
+        return self.shape.gpus[0].node
+
+    @property
+    def mib(self) -> tuple[int, ...]:
+        return tuple(share.vram_mib for share in self.shape.shares)
+
+    @cached_property
+    def start_mib(self) -> int:
+        """MiB to load when this candidate is taken; what runs is loaded already."""
+        return 0 if self.running else self.shape.vram_mib
+
+    @cached_property
+    def top(self) -> int:
+        return MILLI_TOKEN_NANOSECONDS // max(1, *self.shape.times)
+
+    @cached_property
+    def loads(self) -> tuple[int, ...]:
+        slowest = max(1, *self.shape.times)
+        return tuple(-(-LOAD * time // slowest) for time in self.shape.times)
+
+
+@dataclass(frozen=True)
+class Space:
+    """All candidates. Models are in the order (priority descending, name); GPUs in that of ``rules.gpu_order``."""
+
+    models: tuple[Model, ...]
+    gpus: tuple[Gpu, ...]
+    domains: Mapping[str, str]
+    candidates: tuple[Candidate, ...]
+    by_model: tuple[tuple[int, ...], ...]
+    by_gpu: tuple[tuple[int, ...], ...]
+
+    @cached_property
+    def running(self) -> tuple[int, ...]:
+        return tuple(i for i, candidate in enumerate(self.candidates) if candidate.running)
+
+    @cached_property
+    def running_mib(self) -> tuple[int, ...]:
+        """MiB per GPU that the valid running replicas take."""
+        used = [0] * len(self.gpus)
+        for i in self.running:
+            for gpu, mib in zip(self.candidates[i].gpus, self.candidates[i].mib, strict=True):
+                used[gpu] += mib
+        return tuple(used)
+
+    @cached_property
+    def classes(self) -> tuple[int, ...]:
+        """Priorities of models that ask for a minimum, highest first."""
+        return tuple(sorted({model.priority for model in self.models if model.replicas_min > 0}, reverse=True))
+
+    def demand(self, model: int, ceiling: int) -> int:
+        """Return the milli-tokens per second that at most ``ceiling`` replicas of the model could ever serve."""
+        tops = sorted((self.candidates[i].top for i in self.by_model[model]), reverse=True)
+        most = sum(tops[:ceiling])
+        wanted = self.models[model].demand
+        return most if wanted is None else min(wanted, most)
+
+    def holds(self, model: int) -> int:
+        """Return how many replicas of the model the empty fleet could hold, at most: an upper bound."""
+        spread = self.models[model].constraints.spread
+        if spread == "node":
+            return len({self.candidates[i].node for i in self.by_model[model]})
+        if spread == "domain":
+            return len({self.domains[self.candidates[i].node] for i in self.by_model[model]})
+        fewest = min((len(self.candidates[i].gpus) for i in self.by_model[model]), default=1)
+        return len({gpu for i in self.by_model[model] for gpu in self.candidates[i].gpus}) // fewest
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one solve may do: most replicas per model, whether what runs is fixed, MiB of voluntary moves."""
+
+    ceilings: tuple[int, ...]
+    fixed: bool = True
+    moves_mib: int | None = None
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Chosen candidates and the slots each of them gets."""
+
+    chosen: frozenset[int]
+    slots: Mapping[int, int] = field(default_factory=dict)
+
+
+def build(problem: Problem, running: Iterable[Replica], models: Iterable[str] | None = None) -> Space:
+    """Enumerate the candidates: what runs (valid together, see ``running.standing``) and what could start.
+
+    ``models`` limits the new candidates to those models.
+    """
+    ordered = tuple(sorted(problem.models, key=lambda model: (-model.priority, model.name)))
+    gpus = tuple(sorted(problem.gpus, key=gpu_order))
+    position = {gpu.key: i for i, gpu in enumerate(gpus)}
+    wanted = None if models is None else set(models)
+    by_name: dict[str, list[Replica]] = {}
+    for replica in sorted(running, key=lambda r: (len(r.id), r.id)):
+        by_name.setdefault(replica.model, []).append(replica)
+    candidates: list[Candidate] = []
+    by_model = []
+    for m, model in enumerate(ordered):
+        first = len(candidates)
+        taken = set()
+        for replica in by_name.get(model.name, ()):
+            places = tuple(position[replica.node, share.id] for share in replica.gpus)
+            shape = as_it_runs(model, replica, [gpus[place] for place in places])
+            if shape is not None:
+                candidates.append(Candidate(m, places, shape, replica))
+                taken.add((places, shape.runner))
+        if wanted is None or model.name in wanted:
+            for shape in fitting(model, eligible_gpus(problem, model)):
+                places = tuple(position[gpu.key] for gpu in shape.gpus)
+                if (places, shape.runner) not in taken:
+                    candidates.append(Candidate(m, places, shape))
+        by_model.append(tuple(range(first, len(candidates))))
+    return Space(
+        models=ordered,
+        gpus=gpus,
+        domains={node.name: node.failure_domain for node in problem.nodes},
+        candidates=tuple(candidates),
+        by_model=tuple(by_model),
+        by_gpu=_by_gpu(candidates, len(gpus)),
+    )
+
+
+def _by_gpu(candidates: Sequence[Candidate], count: int) -> tuple[tuple[int, ...], ...]:
+    found: list[list[int]] = [[] for _ in range(count)]
+    for i, candidate in enumerate(candidates):
+        for gpu in candidate.gpus:
+            found[gpu].append(i)
+    return tuple(tuple(members) for members in found)
+
+
+# --- what a choice is worth -----------------------------------------------------------------
+
+
+def unmet(space: Space, chosen: frozenset[int]) -> tuple[int, ...]:
+    """Return the missing minimum replicas of each priority class."""
+    missing = dict.fromkeys(space.classes, 0)
+    for m, model in enumerate(space.models):
+        placed = sum(1 for i in space.by_model[m] if i in chosen)
+        if model.replicas_min > placed:
+            missing[model.priority] += model.replicas_min - placed
+    return tuple(missing[priority] for priority in space.classes)
+
+
+def weak(space: Space, chosen: frozenset[int]) -> int:
+    """Return how many models with a minimum of 2 or more are on at least two nodes."""
+    return sum(
+        1
+        for m, model in enumerate(space.models)
+        if model.replicas_min >= 2 and len({space.candidates[i].node for i in space.by_model[m] if i in chosen}) >= 2
+    )
+
+
+def served_by_model(space: Space, solution: Solution) -> list[int]:
+    """Return milli-tokens per second served of each model, demand respected."""
+    served = []
+    for m, model in enumerate(space.models):
+        most = sum(space.candidates[i].top * solution.slots.get(i, 0) for i in space.by_model[m]) // SLOTS
+        served.append(most if model.demand is None else min(most, model.demand))
+    return served
+
+
+def served(space: Space, solution: Solution) -> int:
+    """Return the weighted milli-tokens per second served."""
+    return sum(model.weight * rate for model, rate in zip(space.models, served_by_model(space, solution), strict=True))
+
+
+def churn(space: Space, chosen: frozenset[int]) -> int:
+    """Return the MiB to load."""
+    return sum(space.candidates[i].start_mib for i in chosen)
+
+
+def worth(space: Space, solution: Solution) -> tuple[tuple[int, ...], int, int, int]:
+    """Return a key that is smaller the better the solution is, in the strict order of the objectives."""
+    chosen = solution.chosen
+    return (unmet(space, chosen), -weak(space, chosen), -served(space, solution), churn(space, chosen))
+
+
+def gains(space: Space, new: Solution, old: Solution, permille: int) -> bool:
+    """Tell whether ``new`` is enough of an improvement over ``old`` to be worth its moves or starts."""
+    new_unmet, new_weak, *_ = worth(space, new)
+    old_unmet, old_weak, *_ = worth(space, old)
+    if new_unmet != old_unmet:
+        return new_unmet < old_unmet
+    if new_weak != old_weak:
+        return new_weak < old_weak
+    before, after = served(space, old), served(space, new)
+    return after > before and after * 1000 >= before * (1000 + permille)

@@ -1,0 +1,99 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This module is private to the collection: it may change
+# without notice between releases.
+
+"""What the loss of any one node does to the minimums that the plan meets.
+
+Weak: is a replica left? Strong: do the lost minimum replicas fit again into what remains, without
+moving survivors; replicas beyond a model's minimum may be stopped for them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+from collections import Counter
+
+from ortools.sat.python import cp_model
+
+from ..model import Survivability
+from .greedy import greedy
+from .passes import TOO_BIG, Budget, Formulation
+from .space import Limits, build
+
+if t.TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..model import Problem, Replica
+    from .space import Space
+
+CHECK_SECONDS = 0.5
+"""Deterministic seconds to prove or refute that a node's minimums fit again, where the greedy does not see how."""
+
+
+def survivability(problem: Problem, replicas: Sequence[Replica], seed: int) -> Survivability:
+    """Look at the loss of each node that has a usable GPU."""
+    wanted = [model for model in problem.models if model.replicas_min >= 2]
+    nodes_of: dict[str, set[str]] = {}
+    for replica in replicas:
+        nodes_of.setdefault(replica.model, set()).add(replica.node)
+    at_risk = sorted(model.name for model in wanted if len(nodes_of.get(model.name, ())) < 2)
+    losses = sorted({gpu.node for gpu in problem.gpus if gpu.usable})
+    lost_with = {}
+    for node in losses:
+        lost = _lost_with(problem, replicas, node, seed)
+        if lost:
+            lost_with[node] = lost
+    return Survivability(
+        weak_value=len(wanted) - len(at_risk),
+        weak_of=len(wanted),
+        weak_at_risk=tuple(at_risk),
+        strong_value=len(losses) - len(lost_with),
+        strong_of=len(losses),
+        strong_lost_with=lost_with,
+    )
+
+
+def _lost_with(problem: Problem, replicas: Sequence[Replica], node: str, seed: int) -> tuple[str, ...]:
+    """Return the models whose minimums cannot all be met again after the loss of the node."""
+    survivors = [replica for replica in replicas if replica.node != node]
+    before = Counter(replica.model for replica in replicas)
+    after = Counter(replica.model for replica in survivors)
+    goals = {model.name: min(model.replicas_min, before[model.name]) for model in problem.models}
+    short = {name for name, goal in goals.items() if after[name] < goal}
+    if not short:
+        return ()
+    rest = dataclasses.replace(
+        problem,
+        gpus=tuple(gpu for gpu in problem.gpus if gpu.node != node),
+        models=tuple(dataclasses.replace(model, replicas_min=goals[model.name]) for model in problem.models),
+    )
+    space = build(rest, survivors, short)
+    return _unplaced(space, goals, seed)
+
+
+def _unplaced(space: Space, goals: dict[str, int], seed: int) -> tuple[str, ...]:
+    ceilings = tuple(goals[model.name] for model in space.models)
+    surviving = [sum(1 for i in members if space.candidates[i].running) for members in space.by_model]
+    # Survivors count towards the goal; those beyond it are the extras.
+    room = Limits(ceilings=tuple(max(pair) for pair in zip(ceilings, surviving, strict=True)))
+    placed = greedy(space, room, frozenset(space.running))
+    missing = _missing(space, goals, placed.chosen)
+    if not missing or len(space.candidates) > TOO_BIG:
+        return missing
+    formulation = Formulation(space, dataclasses.replace(room, fixed=False), placed)
+    for m, members in enumerate(space.by_model):
+        running = [formulation.take[i] for i in members if space.candidates[i].running]
+        formulation.model.add(cp_model.LinearExpr.sum(running) >= min(goals[space.models[m].name], surviving[m]))
+    formulation.model.minimize(cp_model.LinearExpr.sum(formulation.short))
+    formulation.hint(all_variables=True)
+    solver = Budget(CHECK_SECONDS, seed).solve(formulation.model, 1.0)
+    return missing if solver is None else _missing(space, goals, formulation.read(solver).chosen)
+
+
+def _missing(space: Space, goals: dict[str, int], chosen: frozenset[int]) -> tuple[str, ...]:
+    placed = Counter(space.models[space.candidates[i].model].name for i in chosen)
+    return tuple(sorted(name for name, goal in goals.items() if placed[name] < goal))
