@@ -111,7 +111,7 @@ def trusted_kv_types(family: str, architecture: str) -> tuple[str, ...]:
 
 def _nvidia(architecture: str, driver_version: str) -> Support:
     capability = _capability(architecture)
-    shown = "compute capability {}.{}".format(*capability)
+    shown = "{}.{}".format(*capability)
     if capability < OLDEST_CUDA:
         return Support(
             (),
@@ -127,7 +127,7 @@ def _nvidia(architecture: str, driver_version: str) -> Support:
     needed = min(row[3] for row in fitting)
     return Support(
         (),
-        f"driver {driver_version or 'unknown'} is too old: {shown} needs {needed}",
+        f"driver {driver_version or 'unknown'} is too old: compute capability {shown} needs {needed}",
         driver_remedy("nvidia", architecture),
     )
 
