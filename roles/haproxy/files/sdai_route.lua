@@ -283,6 +283,10 @@ core.register_action("sdai_wait_checked", { "http-req" }, function(txn)
     end
     checked[name] = all
     if not all then
+      -- A process that the next reload replaces checks no more.
+      if core.get_info()["Stopping"] == 1 then
+        return
+      end
       core.msleep(20)
     end
   end

@@ -193,9 +193,11 @@ class Frontend:
         self.log_socket.settimeout(3)
         self.process: subprocess.Popen[bytes] | None = None
         self.revision = ""
+        self.models: list[dict[str, t.Any]] = []
 
     def render(self, models: list[dict[str, t.Any]], **variables: t.Any) -> Path:
         """Writes all files of the configuration and returns the path of haproxy.cfg."""
+        self.models = models
         loader = DataLoader()
         known: dict[str, t.Any] = {}
         for part in ("defaults", "vars"):
