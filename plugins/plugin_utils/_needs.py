@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import typing as t
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..module_utils._footprint import (
     MIB,
@@ -22,6 +23,8 @@ from ..module_utils._footprint import (
     estimate_split,
     shape_from_catalog,
 )
+from ..module_utils._footprint import Footprint as Estimate
+from ..module_utils._speed import Calibration, choose_calibration, gpu_seconds_per_token
 from ..module_utils._support import flash_attention, trusted_kv_types
 from ._catalog import Footprint, Wanted, same_name
 from ._placement.model import Need
@@ -40,12 +43,11 @@ class Unplaceable(Exception):
 
 @dataclass(frozen=True)
 class Engine:
-    """One runner on a kind of GPU: the MiB of its context and its calibration, None where nobody set one."""
+    """One runner on a kind of GPU: the MiB of its context, and how fast it is."""
 
     runner: str
     context_mib: int
-    efficiency: float | None
-    overhead_ms: float | None
+    calibration: Calibration
 
     @property
     def family(self) -> str:
@@ -56,35 +58,30 @@ class Engine:
 class Kind:
     """All that decides what a model needs on a GPU and how fast it is there."""
 
-    card: str
     architecture: str
     bandwidth_gbs: float
     engines: tuple[Engine, ...]
 
     @property
     def name(self) -> str:
-        return repr(
-            (
-                self.architecture,
-                self.bandwidth_gbs,
-                self.card,
-                *((e.runner, e.context_mib, e.efficiency, e.overhead_ms) for e in self.engines),
-            )
+        """Readable, and different for different kinds."""
+        engines = (
+            f"{e.runner} context {e.context_mib} efficiency {e.calibration.efficiency} "
+            f"overhead {e.calibration.overhead_ms} by {e.calibration.source}"
+            for e in self.engines
         )
+        return f"{self.architecture}, {self.bandwidth_gbs} GB/s: {', '.join(engines)}"
 
 
 def kind_of(card: Card, host: Host) -> Kind:
-    """The kind of a usable card on its host. What is set for the card goes before what is set for the family."""
+    """The kind of a usable card on its host."""
+    inventory = {family: speed.numbers for family, speed in host.speed.items()}
     engines = []
     for runner in card.backends:
         family = runner.partition("_")[0]
-        general = host.speed.get(family)
-        efficiency, overhead = card.speed.efficiency, card.speed.overhead_ms
-        if general is not None:
-            efficiency = general.efficiency if efficiency is None else efficiency
-            overhead = general.overhead_ms if overhead is None else overhead
-        engines.append(Engine(runner, host.context_mib[family], efficiency, overhead))
-    return Kind(card.name, card.architecture, card.bandwidth_gbs or 0.0, tuple(engines))
+        calibration = choose_calibration(family, card.architecture, host=card.speed.numbers, inventory=inventory)
+        engines.append(Engine(runner, host.context_mib[family], calibration))
+    return Kind(card.architecture, card.bandwidth_gbs or 0.0, tuple(engines))
 
 
 class Catalog:
@@ -146,14 +143,14 @@ def needs_of(model: Wanted, shape: ModelShape | None, kind: Kind) -> tuple[Need,
 
 def _untrusted(kv_cache_type: str, kind: Kind) -> str:
     """Why no runner of the kind may hold this KV cache, each family with its reason."""
-    reasons = []
-    for family in dict.fromkeys(engine.family for engine in kind.engines):
-        if flash_attention(kind.architecture, family):
-            reasons.append(f"{family} is not trusted with it on {kind.architecture}")
-        else:
-            reasons.append(f"{family} has no flash attention on {_generation(kind.architecture)}")
-    trusted = {kv for engine in kind.engines for kv in trusted_kv_types(engine.family, kind.architecture)}
-    return f"{kv_cache_type} KV cannot be used: {', '.join(reasons)} (use {' or '.join(sorted(trusted))})"
+    families = tuple(dict.fromkeys(engine.family for engine in kind.engines))
+    without = [family for family in families if not flash_attention(kind.architecture, family)]
+    reasons = [f"needs flash attention, which {_generation(kind.architecture)} does not have"] if without else []
+    reasons += [
+        f"{family} is not trusted with it on {kind.architecture}" for family in families if family not in without
+    ]
+    trusted = sorted({kv for family in families for kv in trusted_kv_types(family, kind.architecture)})
+    return f"{kv_cache_type} KV{' ' if without else ': '}{'; '.join(reasons)}; {' and '.join(trusted)} would do"
 
 
 def _generation(architecture: str) -> str:
@@ -166,10 +163,8 @@ def _need(model: Wanted, shape: ModelShape | None, kind: Kind, engine: Engine) -
         return _explicit(model.footprint, kind, engine)
     if shape is None:
         raise Unplaceable("its footprint is not known")
-    flash = flash_attention(kind.architecture, engine.family)
-    return _estimated(
-        shape, Launch(model.context, model.parallel, model.kv_cache_type, model.batch), kind, engine, flash
-    )
+    launch = Launch(model.context, model.parallel, model.kv_cache_type, model.batch)
+    return _estimated(shape, launch, kind, engine)
 
 
 def _explicit(footprint: Footprint, kind: Kind, engine: Engine) -> Need:
@@ -188,28 +183,42 @@ def _explicit(footprint: Footprint, kind: Kind, engine: Engine) -> Need:
     )
 
 
-def _estimated(shape: ModelShape, launch: Launch, kind: Kind, engine: Engine, flash: bool) -> Need:
+@dataclass(frozen=True)
+class _Sizes:
+    """What the estimator says of a model, alike for all cards with or all without flash attention."""
+
+    whole: Estimate
+    layer_units: tuple[int, ...]
+    compute_first_mib: int
+    compute_other_mib: int
+
+
+@lru_cache(maxsize=4096)
+def _sizes(shape: ModelShape, launch: Launch, flash: bool) -> _Sizes:
     whole = estimate(shape, launch, flash_attention=flash)
     weights, kv = _prefix_sums(shape, launch, flash)
     first = other = whole.compute_mib
     if shape.layers > 1:
         shares = estimate_split(shape, launch, (1, shape.layers - 1), flash_attention=flash)
         first, other = (share.compute_mib for share in shares)
+    return _Sizes(whole, tuple(w + k for w, k in zip(weights, kv, strict=True)), first, other)
+
+
+def _estimated(shape: ModelShape, launch: Launch, kind: Kind, engine: Engine) -> Need:
+    sizes = _sizes(shape, launch, flash_attention(kind.architecture, engine.family))
+    whole = sizes.whole
     return Need(
         runner=engine.runner,
         vram_mib=whole.total_mib + engine.context_mib,
         nanoseconds=_nanoseconds(kind, engine, whole.active_mib, whole.kv_read_mib, moe=shape.moe),
-        layer_units=tuple(w + k for w, k in zip(weights, kv, strict=True)),
+        layer_units=sizes.layer_units,
         units_per_mib=MIB,
         output_mib=whole.output_mib,
-        compute_first_mib=first,
-        compute_other_mib=other,
+        compute_first_mib=sizes.compute_first_mib,
+        compute_other_mib=sizes.compute_other_mib,
         context_mib=engine.context_mib,
     )
 
 
 def _nanoseconds(kind: Kind, engine: Engine, active_mib: int, kv_read_mib: int, *, moe: bool) -> int:
-    """TEMPORARY until _speed lands."""
-    e = engine.efficiency or 0.78
-    t0 = 1.1 if engine.overhead_ms is None else engine.overhead_ms
-    return round((active_mib + kv_read_mib) * MIB / (e * kind.bandwidth_gbs) + t0 * 1e6)
+    return gpu_seconds_per_token(active_mib, kv_read_mib, kind.bandwidth_gbs, engine.calibration, moe)

@@ -14,6 +14,7 @@ import typing as t
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..module_utils._gpu_table import lookup
 from ._catalog import VENDORS
 from ._validate import Findings, Reader, describe
 
@@ -52,6 +53,12 @@ class Speed:
 
     efficiency: float | None = None
     overhead_ms: float | None = None
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What was set, by name."""
+        given = (("efficiency", self.efficiency), ("overhead_ms", self.overhead_ms))
+        return {name: value for name, value in given if value is not None}
 
 
 @dataclass(frozen=True)
@@ -202,22 +209,15 @@ def _card(raw: object, node: str, place: int, findings: Findings) -> Card:
         most=MAX_VRAM_MIB,
     )
     unknown = None if usable else ""
-    backends = reader.words("backends", "Write a list of runners in order of preference, such as [cuda_v12, vulkan].")
-    for index, runner in enumerate(backends):
-        if not _RUNNER.fullmatch(runner):
-            reader.complain(
-                f"backends[{index}]",
-                f"{describe(runner)} is not a runner",
-                "Write a folder of Ollama's engine: cuda_v12, cuda_v13, rocm_v7_2 or vulkan.",
-            )
-    if usable and not backends and isinstance(raw, Mapping) and "backends" not in reader.values:
-        reader.complain("backends", "is missing", "Write a list of runners in order of preference, such as [cuda_v12].")
+    vendor = reader.choice("vendor", VENDORS)
+    name = reader.text("name", "Give the card's name, for example Tesla P40.", default=unknown)
+    backends = _backends(reader, required=usable)
     return Card(
         node=node,
         id=reader.text("id", "Give the card's UUID, else its PCI address.", pattern=_ID),
         index=reader.whole("index", "Give the card's place on the node, from 0.", default=place, most=1023),
-        vendor=reader.choice("vendor", VENDORS),
-        name=reader.text("name", "Give the card's name, for example Tesla P40.", default=unknown),
+        vendor=vendor,
+        name=name,
         architecture=reader.text(
             "architecture",
             "Write sm_61 for compute capability 6.1, or gfx1100.",
@@ -228,14 +228,35 @@ def _card(raw: object, node: str, place: int, findings: Findings) -> Card:
         vram_foreign_mib=reader.whole(
             "vram_foreign_mib", "Give the MiB that other processes hold.", default=0, most=MAX_VRAM_MIB
         ),
-        bandwidth_gbs=float(bandwidth) if bandwidth else None,
+        bandwidth_gbs=float(bandwidth) if bandwidth else _known_bandwidth(vendor, name, vram),
         backends=backends,
         usable=usable and bool(backends),
-        reason=reader.text("reason", "Say why the card cannot be used.", default=""),
+        reason=reader.text("reason", "Say why the card cannot be used.", default="")
+        or ("" if usable and backends else "no runner serves it"),
         remedy=reader.text("remedy", "Say what makes the card usable.", default=""),
         speed=_speed(reader),
         key=key,
     )
+
+
+def _backends(reader: Reader, *, required: bool) -> tuple[str, ...]:
+    remedy = "Write a list of runners in order of preference, such as [cuda_v12, vulkan]."
+    backends = reader.words("backends", remedy)
+    if required and reader.values and not reader.has("backends"):
+        reader.complain("backends", "is missing", remedy)
+    for index, runner in enumerate(backends):
+        if not _RUNNER.fullmatch(runner):
+            reader.complain(
+                f"backends[{index}]",
+                f"{describe(runner)} is not a runner",
+                "Write a folder of Ollama's engine: cuda_v12, cuda_v13, rocm_v7_2 or vulkan.",
+            )
+    return backends
+
+
+def _known_bandwidth(vendor: str, name: str, vram_mib: int) -> float | None:
+    card = lookup(vendor, "", name, vram_mib)
+    return card.bandwidth_gbs if card else None
 
 
 def _duplicates(cards: tuple[Card, ...], findings: Findings) -> None:

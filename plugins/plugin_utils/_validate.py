@@ -94,6 +94,12 @@ def describe(value: object) -> str:
     return text if len(text) <= 60 else f'{text[:56]}…"'
 
 
+def _shape(value: object) -> str:
+    """As ``describe``, but says of text and numbers that they are such."""
+    kind = "the text " if isinstance(value, str) else "the value " if isinstance(value, (bool, int, float)) else ""
+    return f"{kind}{describe(value)}"
+
+
 def closest(word: str, known: Iterable[str]) -> str:
     """A sentence with the nearest of the known words, or nothing."""
     names = {name.lower(): name for name in known}
@@ -125,7 +131,7 @@ class Reader:
         self.findings = findings
         self.values: dict[str, object] = {}
         if not isinstance(raw, Mapping):
-            self.complain("", f"is {describe(raw)}, not a mapping", f"Write the keys {', '.join(known)}.")
+            self.complain("", f"is {_shape(raw)}, not a mapping", f"Write the keys {', '.join(known)}.")
             return
         for raw_name, value in raw.items():
             name = str(raw_name)
@@ -235,7 +241,7 @@ class Reader:
             return ()
         given = self.values[name]
         if isinstance(given, str) or not isinstance(given, Sequence):
-            self.complain(name, f"is {describe(given)}, not a list", remedy)
+            self.complain(name, f"is {_shape(given)}, not a list", remedy)
             return ()
         result = []
         for place, item in enumerate(given):
@@ -254,7 +260,7 @@ class Reader:
             return {}
         given = self.values[name]
         if not isinstance(given, Mapping):
-            self.complain(name, f"is {describe(given)}, not a mapping", remedy)
+            self.complain(name, f"is {_shape(given)}, not a mapping", remedy)
             return {}
         result = {}
         for key, value in given.items():
@@ -270,6 +276,6 @@ class Reader:
             return []
         given = self.values[name]
         if isinstance(given, str) or not isinstance(given, Sequence):
-            self.complain(name, f"is {describe(given)}, not a list", remedy)
+            self.complain(name, f"is {_shape(given)}, not a list", remedy)
             return []
         return list(given)
