@@ -43,7 +43,7 @@ _TEMPLATE = (
     "{{- if .System }}<|system|>{{ .System }}\n{{ end }}{{- if .Tools }}<|tools|>{{ .Tools }}\n{{ end }}"
     "{{- range .Messages }}<|{{ .Role }}|>{{ .Content }}{{ .ToolCalls }}\n{{ end }}<|assistant|>"
 )
-_LICENSE = "This model is a header without weights, made for tests of aivailable.sdai. It may be used as the tests may.\n"
+_LICENSE = "A header without weights, made for the tests of aivailable.sdai; to be used as they are.\n"
 _MEDIA = "application/vnd.ollama.image."
 
 

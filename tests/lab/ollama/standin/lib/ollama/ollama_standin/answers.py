@@ -13,7 +13,10 @@ import typing as t
 
 _KNOWN = {"what is the capital of france? answer with one word.": "Paris"}
 _FILL = 2048
-_FILLER = ["This", "sentence", "comes", "from", "a", "stand-in", "that", "holds", "no", "language", "model", "and", "only", "keeps", "the", "pace", "of", "the", "simulated", "card", "so", "that", "streams", "and", "limits", "can", "be", "seen", "at", "work."]
+_FILLER = tuple(
+    "This sentence comes from a stand-in that holds no language model and only keeps the pace of the simulated "  # noqa: SIM905
+    "card so that streams and limits can be seen at work.".split()
+)
 _GARBAGE = ["@@", "GGGG", "�", "((((", "ÿþ", "####", "////", "!!"]
 
 
@@ -29,7 +32,7 @@ def _natural(prompt: str) -> list[str]:
         return [known]
     if len(question) > 200:
         question = question[:200].rsplit(" ", 1)[0] + " …"
-    return f'You said: "{question}".'.split() + _FILLER
+    return f'You said: "{question}".'.split() + list(_FILLER)
 
 
 def words(prompt: str, limit: int, literal: str | None, garbage: bool) -> t.Iterator[str]:

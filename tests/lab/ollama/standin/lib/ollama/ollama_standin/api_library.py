@@ -124,11 +124,11 @@ class Library:
         }
         web.json(200, document)
 
-    def _report(self, web: Handler, stream: bool, work: t.Callable[[t.Callable[[dict[str, t.Any]], None]], None]) -> None:
+    def _report(self, web: Handler, stream: bool, work: t.Callable[[create.Report], None]) -> None:
         """Progress as lines, or only the end. Errors after the first line come with status 200."""
         if not stream:
             try:
-                work(lambda line: None)
+                work(lambda _line: None)
             except ApiError as error:
                 web.json(error.status, {"error": error.text}, PLAIN_JSON)
                 return
@@ -150,7 +150,7 @@ class Library:
         self._report(
             web,
             request.get("stream", True),
-            lambda report: pull.pull(self.store, self.config, name, insecure, report, web.gone),
+            lambda report: pull.pull(self.store, name, insecure, report=report, gone=web.gone),
         )
 
     def push(self, web: Handler) -> None:
@@ -168,10 +168,10 @@ class Library:
             web.json(400, {"error": "neither 'from' or 'files' was specified"}, PLAIN_JSON)
             return
 
-        def work(report: t.Callable[[dict[str, t.Any]], None]) -> None:
+        def work(report: create.Report) -> None:
             base = names.parse(request.get("from", ""))
             if request.get("from") and self.store.get(base) is None:
-                pull.pull(self.store, self.config, base, False, report, web.gone)
+                pull.pull(self.store, base, False, report=report, gone=web.gone)
             create.create(self.store, name, request, report)
 
         self._report(web, request.get("stream", True), work)

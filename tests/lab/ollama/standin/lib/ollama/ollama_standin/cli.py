@@ -24,7 +24,7 @@ from .sched import Scheduler
 from .store import Store
 from .web import Server
 
-_USAGE = "Stand-in for Ollama (lab of aivailable.sdai), no language model inside.\n\nUsage: ollama serve | ollama --version\n"
+_USAGE = "Stand-in for Ollama (lab of aivailable.sdai), without a model.\n\nUsage: ollama serve | ollama --version\n"
 
 
 def _version(config: Config) -> int:
@@ -59,7 +59,7 @@ def _key(config: Config) -> str:
         body = base64.b64encode(secrets.token_bytes(192)).decode()
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as stream:
-            stream.write("-----BEGIN OPENSSH PRIVATE KEY-----\nstand-in " + body + "\n-----END OPENSSH PRIVATE KEY-----\n")
+            stream.write(f"no key, but what the stand-in keeps in its place\n{body}\n")
         path.with_suffix(".pub").write_text(f"ssh-ed25519 {body[:68]} stand-in\n")
     except OSError as error:
         return f"Error: could not create key {path}: {(error.strerror or '').lower()}"
@@ -71,7 +71,7 @@ def _serve(config: Config) -> int:
     if refused:
         print(refused, file=sys.stderr)
         return 1
-    store = Store(config.models)
+    store = Store(config)
     try:
         server = Server(config)
     except OSError as error:

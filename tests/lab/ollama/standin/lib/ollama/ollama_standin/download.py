@@ -18,7 +18,6 @@ import typing as t
 from pathlib import Path
 
 from . import faults, remote
-from .config import Config
 from .gojson import ApiError
 from .store import Store, go_error
 
@@ -57,8 +56,8 @@ class _Pace:
 
 
 class Download:
-    def __init__(self, store: Store, config: Config, url: str, digest: str) -> None:
-        self.config, self.url = config, url
+    def __init__(self, store: Store, url: str, digest: str) -> None:
+        self.config, self.url = store.config, url
         self.path = store.blob(digest)
         self.partial = self.path.with_name(self.path.name + "-partial")
         self.parts: list[_Part] = []
@@ -129,9 +128,7 @@ class Download:
                 document = json.loads(path.read_text())
             except ValueError:
                 raise ApiError(500, "EOF") from None
-            self.parts.append(
-                _Part(document["N"], document["Offset"], document["Size"], document["Completed"])
-            )
+            self.parts.append(_Part(document["N"], document["Offset"], document["Size"], document["Completed"]))
         if self.parts:
             self.total = sum(part.size for part in self.parts)
             return
@@ -229,13 +226,13 @@ class Download:
         part.completed += count
 
 
-def join(store: Store, config: Config, url: str, digest: str) -> Download:
+def join(store: Store, url: str, digest: str) -> Download:
     """The download of a blob, shared by all who want it from this server."""
     with _guard:
         key = str(store.blob(digest))
         task = _active.get(key)
         if task is None:
-            task = _active[key] = Download(store, config, url, digest)
+            task = _active[key] = Download(store, url, digest)
             threading.Thread(target=task.run, daemon=True).start()
         task.users += 1
         return task

@@ -44,7 +44,7 @@ def _free_port() -> int:
 
 class Engine:
     def __init__(
-        self, config: Config, weights: Path, placement: Placement, launch: Launch, parallel: int, embedding: bool
+        self, config: Config, weights: Path, placement: Placement, launch: Launch, *, parallel: int, embedding: bool
     ) -> None:
         self.config, self.placement, self.launch = config, placement, launch
         self.weights, self.parallel, self.embedding = weights, parallel, embedding
@@ -109,7 +109,8 @@ class Engine:
         while not self._connects():
             if self.process.poll() is not None:
                 reader.join(1)
-                text = "\n".join(self.tail[-2:] if self.tail[-1:] and "error loading" in self.tail[-1] else self.tail[-1:])
+                loading = "error loading" in "".join(self.tail[-1:])
+                text = "\n".join(self.tail[-2:] if loading else self.tail[-1:])
                 raise LoadError(
                     f"llama-server process has terminated: exit status {self.process.returncode}: {text}".rstrip(": ")
                 )
@@ -122,7 +123,8 @@ class Engine:
             time.sleep(0.02)
 
     def _forward(self) -> None:
-        assert self.process is not None and self.process.stdout is not None
+        assert self.process is not None
+        assert self.process.stdout is not None
         for line in self.process.stdout:
             text = line.decode("utf-8", "replace").rstrip()
             self.tail = [*self.tail[-9:], text]
@@ -190,4 +192,3 @@ def _closed(client: socket.socket) -> bool:
         return client.recv(1, socket.MSG_PEEK) == b""
     except OSError:
         return True
-

@@ -87,7 +87,8 @@ def bind(body: bytes, struct: str, fields: dict[str, tuple[type, ...]], package:
         if not isinstance(item, types) or (isinstance(item, bool) and bool not in types):
             want = {str: "string", dict: "map[string]interface {}", list: "[]interface {}", int: "int", bool: "bool"}
             raise ApiError(
-                400, f"json: cannot unmarshal {kind(item)} into Go struct field {struct}.{name} of type {want[types[0]]}"
+                400,
+                f"json: cannot unmarshal {kind(item)} into Go struct field {struct}.{name} of type {want[types[0]]}",
             )
         found[name] = item
     return found

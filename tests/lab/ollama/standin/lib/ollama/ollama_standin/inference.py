@@ -23,6 +23,7 @@ _TOO_LONG = (
     "the prompt is longer than the context length currently available to the model; shorten the prompt, adjust the "
     "context length in settings, or use a model with a longer context length"
 )
+_NO_IMAGES = "Multimodal data provided, but model does not support multimodal requests."
 _TEMPLATE_TOKENS = 21
 
 
@@ -142,8 +143,7 @@ def speak(
     outcome.load_ns = outcome.total_ns
     try:
         if any(_has_image(message) for message in ask.messages):
-            detail = {"code": 400, "message": "Multimodal data provided, but model does not support multimodal requests.",
-                      "type": "invalid_request_error"}  # fmt: skip
+            detail = {"code": 400, "message": _NO_IMAGES, "type": "invalid_request_error"}
             raise ApiError(400, json.dumps({"error": detail}, separators=(",", ":")))
         context = loaded.launch.context
         outcome.prompt_tokens = _fit(ask, context)

@@ -63,7 +63,7 @@ class Entry:
 
     def _share(self, column: int, layers: int) -> float:
         points = self._cumulative(column)
-        for (x0, y0), (x1, y1) in zip(points, points[1:]):
+        for (x0, y0), (x1, y1) in itertools.pairwise(points):
             if layers <= x1:
                 return y0 + (y1 - y0) * (layers - x0) / (x1 - x0)
         (x0, y0), (x1, y1) = points[-2:]
@@ -75,7 +75,7 @@ class Entry:
             if row[0] == layers and (row[1], row[2], row[3], row[4]) == (
                 flags.context, flags.parallel, flags.kv, flags.batch,
             ):  # fmt: skip
-                return list(zip(row[5], row[6], row[7]))
+                return list(zip(row[5], row[6], row[7], strict=True))
         same = [r for r in self.splits if r[1] == flags.context and r[4] == flags.batch]
         if not same or not flags.flash:
             raise NoRow(

@@ -23,6 +23,16 @@ _CPU_SPEED = 4.0
 ALL = 999
 
 
+class Wish(t.NamedTuple):
+    """A model to be started, with its flags."""
+
+    config: Config
+    entry: Entry | None
+    gguf: Gguf
+    launch: Launch
+    parallel: int
+
+
 class Placement(t.NamedTuple):
     """What one engine gets. Sizes in bytes as /api/ps reports them; shares are (card, MiB) as the driver sees them."""
 
@@ -33,7 +43,6 @@ class Placement(t.NamedTuple):
     size_vram: int
     tokens_per_second: float
     refuse: str
-    spilled: bool
 
     @property
     def buffer(self) -> str:
@@ -97,41 +106,45 @@ def _layers(config: Config, count: int, cards: list[gpus.Card]) -> list[int]:
     return found
 
 
-def place(
-    config: Config, entry: Entry | None, gguf: Gguf, launch: Launch, parallel: int, cards: list[gpus.Card]
-) -> Placement:
+def place(wish: Wish, cards: list[gpus.Card]) -> Placement:
     """Raises NoRow where nothing was measured. `cards` are those found at start that are still there."""
+    config, entry, gguf, launch, parallel = wish
     if entry is None:
         name = gguf.metadata.get("general.name", "this model")
         raise NoRow(f"the lab has no measured footprint of {name}; use a model of tests/data/truth.csv")
-    every = len(cards)
-    if every > 1 and not config.spread:
-        cards = _fewest(config, entry, launch, parallel, cards)
+    if len(cards) > 1 and not config.spread:
+        cards = _fewest(wish, entry, cards)
     if launch.main_gpu >= 0 and cards:
         cards = [cards[min(launch.main_gpu, len(cards) - 1)]]
     flags = flags_for(config, launch, parallel, cards)
     refuse = _refusal(flags)
     if refuse:
-        return Placement("cpu", "cpu", [], 0, 0, 1.0, refuse, False)
-    if len(cards) > 1:
-        return _split(config, entry, gguf, launch, flags, cards)
+        return Placement("cpu", "cpu", [], 0, 0, 1.0, refuse)
     weights, kv, compute = entry.whole(flags)
-    size = round((weights + kv + compute) * MIB)
+    parts = [(weights, kv, compute)]
+    if len(cards) > 1:
+        parts = entry.split(flags, _layers(config, entry.layers, cards))
     read = weights * _active(gguf) + kv / parallel / 2
+    size = round(sum(sum(part) for part in parts) * MIB)
     if not cards:
-        return Placement("cpu", "cpu", [], size, 0, speed("cpu", [], read, 0), "", False)
-    card = cards[0]
-    part = _offloaded(config, entry, launch, weights + kv, compute, gpus.free_mib(card.key))
-    held = (weights + kv) * part + compute
-    vram = size if part >= 1 else round(held * MIB)
-    share = (card.key, math.ceil(held) + _PROCESS_MIB[card.api])
-    return Placement(
-        card.api, card.library, [share], size, vram, speed(card.api, [card], read, part), "", part < 1
-    )  # fmt: skip
+        return Placement("cpu", "cpu", [], size, 0, speed("cpu", [], read, 0), "")
+    share = min(
+        _offloaded(config, entry, launch, (w + k, c, gpus.free_mib(card.key)))
+        for card, (w, k, c) in zip(cards, parts, strict=True)
+    )
+    held = [(w + k) * share + c for w, k, c in parts]
+    taken = [(card.key, math.ceil(mib) + _PROCESS_MIB[card.api]) for card, mib in zip(cards, held, strict=True)]
+    api = cards[0].api
+    vram = size if share >= 1 else round(sum(held) * MIB)
+    return Placement(api, cards[0].library, taken, size, vram, speed(api, cards, read, share), "")
 
 
-def _offloaded(config: Config, entry: Entry, launch: Launch, body: float, compute: float, free: int) -> float:
-    """Share of the layers on the card: as asked, or as many as fit with the engine's own margin."""
+def _offloaded(config: Config, entry: Entry, launch: Launch, sizes: tuple[float, float, int]) -> float:
+    """Share of the layers on the card: as asked, or as many as fit with the engine's own margin.
+
+    sizes: weights and cache, compute buffer, free VRAM; MiB.
+    """
+    body, compute, free = sizes
     total = entry.layers + 1
     wanted = launch.num_gpu
     if wanted < 0:
@@ -146,27 +159,8 @@ def _offloaded(config: Config, entry: Entry, launch: Launch, body: float, comput
     return max(0, math.floor(room / body * total)) / total
 
 
-def _fewest(
-    config: Config, entry: Entry, launch: Launch, parallel: int, cards: list[gpus.Card]
-) -> list[gpus.Card]:
+def _fewest(wish: Wish, entry: Entry, cards: list[gpus.Card]) -> list[gpus.Card]:
     """Without SCHED_SPREAD: the card with most free VRAM if the model fits 80 % of it, else all of them."""
     best = max(cards, key=lambda card: gpus.free_mib(card.key))
-    total = sum(entry.whole(flags_for(config, launch, parallel, [best])))
+    total = sum(entry.whole(flags_for(wish.config, wish.launch, wish.parallel, [best])))
     return [best] if total <= 0.8 * gpus.free_mib(best.key) else cards
-
-
-def _split(
-    config: Config, entry: Entry, gguf: Gguf, launch: Launch, flags: Flags, cards: list[gpus.Card]
-) -> Placement:
-    parts = entry.split(flags, _layers(config, entry.layers, cards))
-    size = round(sum(sum(part) for part in parts) * MIB)
-    part = min(
-        _offloaded(config, entry, launch, w + k, c, gpus.free_mib(card.key)) for card, (w, k, c) in zip(cards, parts)
-    )
-    held = [(w + k) * part + c for w, k, c in parts]
-    shares = [(card.key, math.ceil(mib) + _PROCESS_MIB[card.api]) for card, mib in zip(cards, held)]
-    vram = size if part >= 1 else round(sum(held) * MIB)
-    weights, kv, _ = entry.whole(flags)
-    read = weights * _active(gguf) + kv / flags.parallel / 2
-    api = cards[0].api
-    return Placement(api, cards[0].library, shares, size, vram, speed(api, cards, read, part), "", part < 1)

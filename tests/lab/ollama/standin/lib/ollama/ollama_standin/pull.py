@@ -16,12 +16,12 @@ from .names import Name
 from .store import MANIFEST, Model, Store
 
 Report = t.Callable[[dict[str, t.Any]], None]
+Gone = t.Callable[[], bool]
 _TICK = 0.06
 
 
-def pull(
-    store: Store, config: Config, name: Name, insecure: bool, report: Report, gone: t.Callable[[], bool]
-) -> None:
+def pull(store: Store, name: Name, insecure: bool, *, report: Report, gone: Gone) -> None:
+    config = store.config
     report({"status": "pulling manifest"})
     store.prepare(name)
     old = store.get(name)
@@ -30,7 +30,7 @@ def pull(
     manifest = json.loads(raw)
     fresh = []
     for layer in _once([*manifest["layers"], manifest["config"]]):
-        if _fetch(store, config, f"{base}/blobs/{layer['digest']}", layer["digest"], report, gone):
+        if _fetch(store, f"{base}/blobs/{layer['digest']}", layer["digest"], report, gone):
             fresh.append(layer["digest"])
     report({"status": "verifying sha256 digest"})
     for digest in fresh:
@@ -58,9 +58,7 @@ def _manifest(config: Config, url: str) -> bytes:
     return answer.body
 
 
-def _fetch(
-    store: Store, config: Config, url: str, digest: str, report: Report, gone: t.Callable[[], bool]
-) -> bool:
+def _fetch(store: Store, url: str, digest: str, report: Report, gone: Gone) -> bool:
     """Have a blob; false when it was there. What is there is trusted, whatever its content."""
     line = {"status": f"pulling {digest.removeprefix('sha256:')[:12]}", "digest": digest}
     path = store.blob(digest)
@@ -68,7 +66,7 @@ def _fetch(
         size = path.stat().st_size
         report({**line, "total": size, "completed": size})
         return False
-    task = download.join(store, config, url, digest)
+    task = download.join(store, url, digest)
     try:
         while not task.wait(_TICK):
             if gone():

@@ -4,8 +4,9 @@
 """The engine process: one per loaded model. It holds the simulated VRAM and says words at the simulated speed.
 
 The server talks to it over loopback with one JSON line per request:
-{"op": "health"} -> {"status": "ok"}; {"op": "completion", "prompt": …, "prompt_tokens": n, "limit": n, "literal": text or null} ->
-lines {"t": word} and at last {"done": "stop"|"length", "prompt_ns": …, "eval_ns": …, "eval": n}.
+{"op": "health"} -> {"status": "ok"};
+{"op": "completion", "prompt": …, "prompt_tokens": n, "limit": n, "literal": text or null} -> lines {"t": word} and at
+last {"done": "stop"|"length", "prompt_ns": …, "eval_ns": …, "eval": n}.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class Engine:
             task = self.task
         try:
             self.check_cards()
-            _log(f"slot launch_slot_: id 0 | task {task} | processing task, n_prompt_tokens = {request['prompt_tokens']}")
+            tokens = request["prompt_tokens"]
+            _log(f"slot launch_slot_: id 0 | task {task} | processing task, n_prompt_tokens = {tokens}")
             self.speak(connection, stream, request, task)
         finally:
             with self.lock:

@@ -174,8 +174,8 @@ class Scheduler:
         parallel = 1 if info.embedding else self.config.parallel
         entry = self.needs.get(str(info.metadata.get("general.name", "")))
         try:
-            placement = place.place(self.config, entry, info, launch, parallel, self._present())
-            engine = Engine(self.config, model.weights, placement, launch, parallel, info.embedding)
+            placement = place.place(place.Wish(self.config, entry, info, launch, parallel), self._present())
+            engine = Engine(self.config, model.weights, placement, launch, parallel=parallel, embedding=info.embedding)
             engine.start(gone)
         except needs.NoRow as error:
             raise ApiError(500, f"llama-server process has terminated: exit status 1: {error}") from None

@@ -14,6 +14,7 @@ import typing as t
 from pathlib import Path
 
 from . import gguf, names
+from .config import Config
 from .gojson import ApiError, dumps
 from .names import Name
 
@@ -109,10 +110,10 @@ class Model:
 
 
 class Store:
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.manifests = root / "manifests"
-        self.blobs = root / "blobs"
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.manifests = config.models / "manifests"
+        self.blobs = config.models / "blobs"
 
     def blob(self, digest: str) -> Path:
         return self.blobs / digest.replace(":", "-")

@@ -127,10 +127,8 @@ class Handler(BaseHTTPRequestHandler):
         return origin in self.server.config.origins or "*" in self.server.config.origins
 
     def _access_log(self, nanos: int) -> None:
-        took = next(
-            (f"{nanos / unit:.6g}{name}" for unit, name in ((10**9, "s"), (10**6, "ms"), (10**3, "µs")) if nanos >= unit),
-            f"{nanos}ns",
-        )
+        units = ((10**9, "s"), (10**6, "ms"), (10**3, "µs"))
+        took = next((f"{nanos / unit:.6g}{name}" for unit, name in units if nanos >= unit), f"{nanos}ns")
         client = self.headers.get("X-Forwarded-For", "").split(",")[0].strip() or self.client_address[0]
         now = time.strftime("%Y/%m/%d - %H:%M:%S")
         line = f'[GIN] {now} | {self.status} | {took:>13} | {client:>15} | {self.command:<8} "{self.path}"\n'
