@@ -23,7 +23,7 @@ from ..model import Objective, Options, Plan, Replica
 from ..naming import next_id, next_port, slugs
 from ..rules import check_model
 from ..running import standing
-from .greedy import greedy
+from .incumbent import greedy
 from .passes import Budget, Outcome, improve
 from .space import Limits, Solution, Space, build, gains, worth
 from .survive import survivability

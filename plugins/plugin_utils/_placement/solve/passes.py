@@ -9,20 +9,24 @@
 
 from __future__ import annotations
 
-import typing as t
+import random
 from dataclasses import dataclass
 
 from ortools.sat.python import cp_model
 
 from ..model import Objective
-from .greedy import share_time
-from .space import LOAD, SLOTS, Limits, Solution, Space, churn, served, served_by_model, unmet, weak
-
-if t.TYPE_CHECKING:
-    from collections.abc import Iterable
+from .formulation import Formulation
+from .space import Limits, Solution, Space, churn, served, unmet, weak
 
 TOO_BIG = 12_000
 """Candidates beyond which a model of the whole fleet no longer pays: the greedy plan stands, with simple bounds."""
+
+NEIGHBOURS = 10
+"""GPUs whose replicas are placed anew together when the whole is too much to improve at once."""
+
+NEIGHBOURHOOD_SECONDS = 0.2
+
+SET_UP = 0.02
 
 GUARD = 6
 """Wall-clock seconds per deterministic second after which a solve is cut. Only a starved machine is that slow."""
@@ -36,19 +40,22 @@ class Budget:
         self.seed = seed
         self.reproducible = True
 
-    def solve(self, model: cp_model.CpModel, part: float, *, fix_hinted: bool = False) -> cp_model.CpSolver | None:
-        """Solve with this part of what is left; None when no solution was found."""
-        limit = max(0.01, self.left * part)
+    def solve(
+        self, model: cp_model.CpModel, seconds: float, *, linearization: int = 2, fix_hinted: bool = False
+    ) -> cp_model.CpSolver | None:
+        """Solve for at most this long; None when no solution was found."""
+        limit = max(0.01, min(seconds, self.left))
         solver = cp_model.CpSolver()
         solver.parameters.num_workers = 1
         solver.parameters.random_seed = self.seed
         solver.parameters.max_deterministic_time = limit
         solver.parameters.max_time_in_seconds = GUARD * limit + GUARD
-        solver.parameters.linearization_level = 2
+        solver.parameters.linearization_level = linearization
         solver.parameters.symmetry_level = 0
         solver.parameters.fix_variables_to_their_hinted_value = fix_hinted
         status = solver.solve(model)
-        self.left = max(0.0, self.left - solver.response_proto.deterministic_time)
+        # Tiny solves cost more in set-up than the solver counts.
+        self.left = max(0.0, self.left - max(SET_UP, solver.response_proto.deterministic_time))
         if status in (cp_model.FEASIBLE, cp_model.UNKNOWN) and solver.wall_time >= GUARD * limit + GUARD:
             self.reproducible = False
         return solver if status in (cp_model.OPTIMAL, cp_model.FEASIBLE) else None
@@ -111,27 +118,54 @@ class _Passes:
         if value != bound and len(self.space.candidates) <= TOO_BIG:
             cp = self._formulation()
             cp.model.minimize(sign * cp.objective(name, priority))
+            seconds = self.budget.left * part
             if name == "served":
-                # The best division of time for the given places is quick to find and a far better start.
-                value = self._attempt(cp, value, 0.1, sign, places=False)[0]
-            value, proved = self._attempt(cp, value, part, sign, places=True)
-            if proved is not None:
-                bound = max(bound, proved) if sign > 0 else min(bound, proved)
+                value, bound = self._served(cp, value, bound, seconds)
+            else:
+                value, proved = self._attempt(cp, value, seconds, sign)
+                if proved is not None:
+                    bound = max(bound, proved) if sign > 0 else min(bound, proved)
         self.objectives.append(Objective(name, value, bound, value == bound, priority))
         if self.cp is not None:
             self.cp.keep(name, priority, value, sign)
 
-    def _attempt(self, cp: Formulation, value: int, part: float, sign: int, *, places: bool) -> tuple[int, int | None]:
-        """Solve with the places free or as they are; return the value reached and its bound."""
-        cp.hint(all_variables=places)
-        solver = self.budget.solve(cp.model, part, fix_hinted=not places)
+    def _served(self, cp: Formulation, value: int, bound: int, seconds: float) -> tuple[int, int]:
+        """Divide the time of the places as they are; then all places at once; then a few GPUs at a time."""
+        until = self.budget.left - seconds
+        cp.hint(places_only=True)
+        value = self._take(cp, self.budget.solve(cp.model, seconds / 4, fix_hinted=True), value, sign=-1)
+        value, proved = self._attempt(cp, value, seconds / 2, sign=-1)
+        if proved is not None:
+            bound = min(bound, proved)
+        draw = random.Random(self.budget.seed)
+        while value < bound and self.budget.left > until and len(self.space.gpus) > NEIGHBOURS:
+            part = cp.neighbourhood(self._neighbours(draw))
+            value = self._take(cp, self.budget.solve(part, NEIGHBOURHOOD_SECONDS, linearization=1), value, sign=-1)
+        return value, bound
+
+    def _neighbours(self, draw: random.Random) -> set[int]:
+        """Draw some GPUs: those that a few models could use, so that there is something to exchange."""
+        models = draw.sample(range(len(self.space.models)), min(3, len(self.space.models)))
+        shared = sorted({gpu for m in models for i in self.space.by_model[m] for gpu in self.space.candidates[i].gpus})
+        return set(draw.sample(shared, min(NEIGHBOURS, len(shared))))
+
+    def _attempt(self, cp: Formulation, value: int, seconds: float, sign: int) -> tuple[int, int | None]:
+        """Solve the whole; return the value reached and its bound."""
+        cp.hint()
+        solver = self.budget.solve(cp.model, seconds)
         if solver is None:
             return value, None
-        reached = round(sign * solver.objective_value)
-        if sign * reached < sign * value:
-            self.best = cp.read(solver)
-            value = reached
-        return value, round(sign * solver.best_objective_bound)
+        return self._take(cp, solver, value, sign), round(sign * solver.best_objective_bound)
+
+    def _take(self, cp: Formulation, solver: cp_model.CpSolver | None, value: int, sign: int) -> int:
+        """Take a better solution over; return the value of the best one."""
+        if solver is None:
+            return value
+        reached: int = round(sign * solver.objective_value)
+        if sign * reached >= sign * value:
+            return value
+        self.best = cp.read(solver)
+        return reached
 
     def _formulation(self) -> Formulation:
         if self.cp is None:
@@ -139,197 +173,3 @@ class _Passes:
             for done in self.objectives:
                 self.cp.keep(done.name, done.priority, done.value, -1 if done.name in ("weak_n1", "served") else 1)
         return self.cp
-
-
-class Formulation:
-    """The constraint model. Each variable carries the value it has in the best solution, as its hint."""
-
-    def __init__(self, space: Space, limits: Limits, solution: Solution) -> None:
-        self.space = space
-        self.limits = limits
-        self.solution = solution
-        self.model = cp_model.CpModel()
-        self.hints: list[tuple[cp_model.IntVar, int]] = []
-        self.take = [self._bool(f"x{i}", int(i in solution.chosen)) for i in range(len(space.candidates))]
-        self.slots: list[cp_model.IntVar] = []
-        self.served: list[cp_model.IntVar] = []
-        self.short: list[cp_model.IntVar] = []
-        self.lasting: list[cp_model.IntVar] | None = None
-        self._fixed()
-        self._memory()
-        self._counts()
-        self._spread()
-        if limits.moves_mib is not None:
-            self._moves(limits.moves_mib)
-
-    # --- variables and hints ---
-
-    def _int(self, low: int, high: int, name: str, value: int) -> cp_model.IntVar:
-        var = self.model.new_int_var(low, high, name)
-        self.hints.append((var, value))
-        return var
-
-    def _bool(self, name: str, value: int) -> cp_model.IntVar:
-        var = self.model.new_bool_var(name)
-        self.hints.append((var, value))
-        return var
-
-    def hint(self, *, all_variables: bool) -> None:
-        """Hint every variable, since a partial hint is no incumbent; or the places only, to have them fixed."""
-        self.model.clear_hints()
-        for var, value in self.hints if all_variables else self.hints[: len(self.take)]:
-            self.model.add_hint(var, value)
-
-    def read(self, solver: cp_model.CpSolver) -> Solution:
-        """Take the solver's solution over as the best one."""
-        self.hints = [(var, solver.value(var)) for var, _ in self.hints]
-        chosen = frozenset(i for i, var in enumerate(self.take) if solver.value(var))
-        if self.slots:
-            slots = {i: solver.value(self.slots[i]) for i in chosen}
-        elif chosen == self.solution.chosen:
-            slots = dict(self.solution.slots)
-        else:
-            slots = share_time(self.space, chosen)
-        self.solution = Solution(chosen, slots)
-        return self.solution
-
-    # --- constraints ---
-
-    def _fixed(self) -> None:
-        if self.limits.fixed:
-            for i in self.space.running:
-                self.model.add(self.take[i] == 1)
-
-    def _memory(self) -> None:
-        space = self.space
-        for gpu, members in enumerate(space.by_gpu):
-            needs = {i: self._mib_on(i, gpu) for i in members}
-            total = cp_model.LinearExpr.weighted_sum([self.take[i] for i in members], [needs[i] for i in members])
-            offer = space.gpus[gpu].offer_mib
-            if space.running_mib[gpu] <= offer:
-                self.model.add(total <= offer)
-                continue
-            # What runs may reach into the margin, a new start may not.
-            for i in members:
-                if not space.candidates[i].running:
-                    self.model.add(total <= offer).only_enforce_if(self.take[i])
-
-    def _mib_on(self, i: int, gpu: int) -> int:
-        candidate = self.space.candidates[i]
-        return candidate.mib[candidate.gpus.index(gpu)]
-
-    def _counts(self) -> None:
-        for m, members in enumerate(self.space.by_model):
-            self.model.add(self._sum(members) <= self.limits.ceilings[m])
-            missing = max(0, self.space.models[m].replicas_min - sum(i in self.solution.chosen for i in members))
-            short = self._int(0, self.space.models[m].replicas_min, f"short{m}", missing)
-            self.model.add(short + self._sum(members) >= self.space.models[m].replicas_min)
-            self.short.append(short)
-            self._at_most_one(members, lambda i: self.space.candidates[i].gpus)
-
-    def _spread(self) -> None:
-        space = self.space
-        for m, members in enumerate(space.by_model):
-            if space.models[m].constraints.spread == "node":
-                self._at_most_one(members, lambda i: (space.candidates[i].node,))
-            elif space.models[m].constraints.spread == "domain":
-                self._at_most_one(members, lambda i: (space.domains[space.candidates[i].node],))
-
-    def _at_most_one(self, members: Iterable[int], places: t.Callable[[int], Iterable[t.Hashable]]) -> None:
-        groups: dict[t.Hashable, list[int]] = {}
-        for i in members:
-            for place in places(i):
-                groups.setdefault(place, []).append(i)
-        for group in groups.values():
-            if len(group) > 1:
-                self.model.add_at_most_one(self.take[i] for i in group)
-
-    def _moves(self, most: int) -> None:
-        """Cap the MiB moved: of each model the lesser of what stops and what starts."""
-        moved = []
-        for m, members in enumerate(self.space.by_model):
-            old = [i for i in members if self.space.candidates[i].running]
-            new = [i for i in members if not self.space.candidates[i].running]
-            if not old or not new:
-                continue
-            big = sum(self.space.candidates[i].shape.vram_mib for i in members)
-            stops = sum(self._mib(i) * (1 - self.take[i]) for i in old)
-            starts = sum(self._mib(i) * self.take[i] for i in new)
-            stopped = sum(self._mib(i) for i in old if i not in self.solution.chosen)
-            started = sum(self._mib(i) for i in new if i in self.solution.chosen)
-            fewer = self._bool(f"fewer{m}", int(started < stopped))
-            lesser = self._int(0, big, f"moved{m}", min(started, stopped))
-            self.model.add(lesser >= stops - big * fewer)
-            self.model.add(lesser >= starts - big * (1 - fewer))
-            moved.append(lesser)
-        self.model.add(cp_model.LinearExpr.sum(moved) <= most)
-
-    def _mib(self, i: int) -> int:
-        return self.space.candidates[i].shape.vram_mib
-
-    def _sum(self, members: Iterable[int]) -> cp_model.LinearExpr:
-        return cp_model.LinearExpr.sum([self.take[i] for i in members])
-
-    # --- objectives ---
-
-    def objective(self, name: str, priority: int | None) -> cp_model.LinearExpr:
-        """Return the expression of an objective, adding what it needs to the model."""
-        space = self.space
-        if name == "unmet_minimum":
-            short = [var for var, model in zip(self.short, space.models, strict=True) if model.priority == priority]
-            return cp_model.LinearExpr.sum(short)
-        if name == "weak_n1":
-            return cp_model.LinearExpr.sum(self._lasting())
-        if name == "served":
-            return cp_model.LinearExpr.weighted_sum(self._served(), [model.weight for model in space.models])
-        new = [i for i in range(len(space.candidates)) if not space.candidates[i].running]
-        return cp_model.LinearExpr.weighted_sum([self.take[i] for i in new], [self._mib(i) for i in new])
-
-    def keep(self, name: str, priority: int | None, value: int, sign: int) -> None:
-        """Never be worse in this objective again."""
-        self.model.add(sign * self.objective(name, priority) <= sign * value)
-
-    def _lasting(self) -> list[cp_model.IntVar]:
-        """One variable per model with a minimum of two or more: it is on at least two nodes."""
-        if self.lasting is None:
-            self.lasting = []
-            for m, members in enumerate(self.space.by_model):
-                if self.space.models[m].replicas_min >= 2:
-                    self.lasting.append(self._lasting_of(m, members))
-        return self.lasting
-
-    def _lasting_of(self, m: int, members: tuple[int, ...]) -> cp_model.IntVar:
-        nodes: dict[str, list[int]] = {}
-        for i in members:
-            nodes.setdefault(self.space.candidates[i].node, []).append(i)
-        on = {node: any(i in self.solution.chosen for i in group) for node, group in nodes.items()}
-        lasting = self._bool(f"lasting{m}", int(sum(on.values()) >= 2))
-        present = []
-        for node, group in nodes.items():
-            here = self._bool(f"here{m}{node}", int(on[node]))
-            self.model.add(here <= self._sum(group))
-            present.append(here)
-        self.model.add(cp_model.LinearExpr.sum(present) >= 2 * lasting)
-        return lasting
-
-    def _served(self) -> list[cp_model.IntVar]:
-        if not self.served:
-            space = self.space
-            self.slots = [
-                self._int(0, SLOTS, f"slots{i}", self.solution.slots.get(i, 0)) for i in range(len(space.candidates))
-            ]
-            for i, slots in enumerate(self.slots):
-                self.model.add(slots <= SLOTS * self.take[i])
-            for gpu, members in enumerate(space.by_gpu):
-                loads = [space.candidates[i].loads[space.candidates[i].gpus.index(gpu)] for i in members]
-                total = cp_model.LinearExpr.weighted_sum([self.slots[i] for i in members], loads)
-                self.model.add(total <= SLOTS * LOAD)
-            values = served_by_model(space, self.solution)
-            for m, members in enumerate(space.by_model):
-                most = space.demand(m, self.limits.ceilings[m])
-                rate = self._int(0, most, f"served{m}", values[m])
-                tops = [space.candidates[i].top for i in members]
-                given = cp_model.LinearExpr.weighted_sum([self.slots[i] for i in members], tops)
-                self.model.add(SLOTS * rate <= given)
-                self.served.append(rate)
-        return self.served

@@ -20,8 +20,9 @@ from collections import Counter
 from ortools.sat.python import cp_model
 
 from ..model import Survivability
-from .greedy import greedy
-from .passes import TOO_BIG, Budget, Formulation
+from .formulation import Formulation
+from .incumbent import greedy
+from .passes import TOO_BIG, Budget
 from .space import Limits, build
 
 if t.TYPE_CHECKING:
@@ -89,8 +90,8 @@ def _unplaced(space: Space, goals: dict[str, int], seed: int) -> tuple[str, ...]
         running = [formulation.take[i] for i in members if space.candidates[i].running]
         formulation.model.add(cp_model.LinearExpr.sum(running) >= min(goals[space.models[m].name], surviving[m]))
     formulation.model.minimize(cp_model.LinearExpr.sum(formulation.short))
-    formulation.hint(all_variables=True)
-    solver = Budget(CHECK_SECONDS, seed).solve(formulation.model, 1.0)
+    formulation.hint()
+    solver = Budget(CHECK_SECONDS, seed).solve(formulation.model, CHECK_SECONDS)
     return missing if solver is None else _missing(space, goals, formulation.read(solver).chosen)
 
 
