@@ -19,7 +19,7 @@ description:
   - Installs nothing, and needs nothing installed beside the drivers.
   - Whether a card is usable, and by which runners, comes from the support table of this collection.
 author:
-  - The aivailable.sdai contributors
+  - The aivailable.sdai contributors (@aivailable)
 extends_documentation_fragment:
   - aivailable.sdai._attributes
   - aivailable.sdai._attributes.read_only

@@ -15,7 +15,7 @@ description:
   - A replica that does not answer within a few seconds is listed as not resident.
   - Without replicas the list is empty. Nothing needs to be installed.
 author:
-  - The aivailable.sdai contributors
+  - The aivailable.sdai contributors (@aivailable)
 extends_documentation_fragment:
   - aivailable.sdai._attributes
   - aivailable.sdai._attributes.read_only

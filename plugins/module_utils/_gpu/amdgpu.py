@@ -24,6 +24,15 @@ from .processes import combine
 
 # What the driver itself keeps on an idle card stays below this.
 UNEXPLAINED_MIB = 256
+# Polaris 10 cards share a device id and differ in bandwidth: the revision tells them apart (libdrm, data/amdgpu.ids).
+POLARIS = "0x67df"
+POLARIS_NAMES = {
+    "AMD Radeon RX 470": ("0xc5", "0xcf", "0xd7", "0xe0", "0xff"),
+    "AMD Radeon RX 480": ("0xc4", "0xc7"),
+    "AMD Radeon RX 570": ("0xc2", "0xc6", "0xef"),
+    "AMD Radeon RX 580": ("0xc1", "0xc3", "0xe7"),
+    "AMD Radeon RX 590": ("0xe1",),
+}
 UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20}
 
 
@@ -161,18 +170,24 @@ def _devices(sysfs: str, nodes: t.Mapping[str, KfdNode]) -> t.Iterator[Device]:
         if not re.match(r"card\d+$", entry.name) or vendor != AMD or total is None or used is None:
             continue
         address = _address(device)
+        pci_device = (read_text(device / "device") or "").lower()
         node = nodes.get(address)
         yield Device(
             vendor=AMD,
             pci_address=address,
-            pci_device=(read_text(device / "device") or "").lower(),
+            pci_device=pci_device,
             uuid=_uuid(read_text(device / "unique_id") or ""),
-            name=read_text(device / "product_name") or "",
+            name=read_text(device / "product_name") or _name(pci_device, read_text(device / "revision") or ""),
             architecture=node.architecture if node else "",
             vram_mib=total // MIB,
             used_mib=-(-used // MIB),
             kfd_ordinal=node.ordinal if node else None,
         )
+
+
+def _name(pci_device: str, revision: str) -> str:
+    names = (name for name, revisions in POLARIS_NAMES.items() if pci_device == POLARIS and revision in revisions)
+    return next(names, "")
 
 
 def _address(device: Path) -> str:

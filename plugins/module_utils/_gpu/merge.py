@@ -49,7 +49,7 @@ def foreign_mib(used_mib: int, own_mib: int) -> int:
 
 
 def _driven(index: int, device: Device, report: Report, own_mib: int) -> Gpu:
-    card = lookup(device.vendor, device.pci_device, device.name)
+    card = lookup(device.vendor, device.pci_device, device.name, device.vram_mib)
     architecture = device.architecture or (card.architecture if card else "")
     name = device.name or (card.name if card else _nameless(device.vendor, device.pci_device))
     support = _support(device, architecture, report)

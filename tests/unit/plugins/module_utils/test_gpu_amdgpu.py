@@ -88,6 +88,23 @@ def test_uuid(tmp_path: Path, unique_id: str, uuid: str) -> None:
     assert amdgpu.read(str(tmp_path), "").devices[0].uuid == uuid
 
 
+@pytest.mark.parametrize(
+    ("files", "name"),
+    [
+        ({"revision": "0xe7"}, "AMD Radeon RX 580"),
+        ({"revision": "0xef"}, "AMD Radeon RX 570"),
+        ({"revision": "0xa1"}, ""),
+        ({"revision": "0xe7", "device": "0x744c"}, ""),
+        ({"revision": "0xe7", "product_name": "Instinct MI50"}, "Instinct MI50"),
+        ({}, ""),
+    ],
+)
+def test_name(tmp_path: Path, files: dict[str, str], name: str) -> None:
+    files = {f"class/drm/card0/device/{file}": text for file, text in {"device": "0x67df", **files}.items()}
+    write(tmp_path, {**card("0000:0a:00.0", 0), **files})
+    assert amdgpu.read(str(tmp_path), "").devices[0].name == name
+
+
 def test_ordinals_count_the_gpus_in_the_order_of_the_nodes(tmp_path: Path) -> None:
     """Node 10 comes after node 2, and processors have no ordinal."""
     write(

@@ -47,7 +47,7 @@ TABLE = {
 @pytest.fixture(autouse=True)
 def small_world(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five cards in the table, and none of this machine's own drivers."""
-    monkeypatch.setattr(merge, "lookup", lambda _vendor, device, _name: TABLE.get(device))
+    monkeypatch.setattr(merge, "lookup", lambda _vendor, device, _name, _vram_mib=0: TABLE.get(device))
     monkeypatch.setattr(nvml, "load", lambda _venv: None)
     monkeypatch.setattr(nvidia_smi, "available", lambda: False)
 

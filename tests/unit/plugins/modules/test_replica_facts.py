@@ -40,13 +40,13 @@ def run(tmp_path: Path) -> dict[str, t.Any]:
         text=True,
         check=False,
     )
-    result: dict[str, t.Any] = json.loads(done.stdout[done.stdout.index("=>") + 2 :])
-    return result
+    status, _arrow, text = done.stdout.partition("=>")
+    return {"failed": "FAILED!" in status, **json.loads(text)}
 
 
 def test_a_bare_node_has_no_replicas(tmp_path: Path) -> None:
     result = run(tmp_path)
-    assert (result["changed"], result["replicas"]) == (False, [])
+    assert (result["failed"], result["changed"], result["replicas"]) == (False, False, [])
 
 
 def test_a_damaged_file_is_one_clear_message(tmp_path: Path) -> None:
