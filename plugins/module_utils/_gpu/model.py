@@ -111,7 +111,8 @@ class Gpu:
             "architecture": self.architecture,
             "vram_mib": self.vram_mib,
             "vram_foreign_mib": self.vram_foreign_mib,
-            "bandwidth_gbs": self.bandwidth_gbs,
+            # 484, as a person writes it, not 484.0: declared and gathered GPUs must not differ in spelling.
+            "bandwidth_gbs": int(self.bandwidth_gbs) if self.bandwidth_gbs % 1 == 0 else self.bandwidth_gbs,
             "backends": list(self.backends),
             "usable": self.usable,
             "reason": self.reason,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import typing as t
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,12 @@ def test_a_mixed_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "0000:01:00.0": ("0000:01:00.0", None),
         "0000:05:00.0": ("0000:05:00.0", None),
     }
+
+
+@pytest.mark.parametrize(("bandwidth", "shown"), [(347.0, "347"), (547.7, "547.7"), (0, "0")])
+def test_bandwidth_is_shown_as_people_write_it(bandwidth: float, shown: str) -> None:
+    gpu = merge.merge((), Report(devices=(p40(),)), Report(), {}, ())[0]
+    assert str(replace(gpu, bandwidth_gbs=bandwidth).as_fact()["bandwidth_gbs"]) == shown
 
 
 def test_the_fact_of_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
