@@ -2,7 +2,7 @@
 # Copyright (c) 2026, aivailable.sdai contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The part of the kernel drivers: device nodes and trees at boot, VRAM freed when a process dies, cards that come and go.
+"""The part of the kernel drivers: nodes and trees at boot, VRAM freed when a process dies, cards that come and go.
 
 ``gpud.py --once`` sets all up and ends; ``gpud.py`` then keeps it so.
 """
@@ -30,7 +30,8 @@ def main() -> None:
     last: object = None
     while True:
         time.sleep(POLL_S)
-        state = (os.stat(simgpu.etc("gpus.json")).st_mtime_ns, sorted(os.listdir(simgpu.shm("vram"))), simgpu.holdings())
+        described = os.stat(simgpu.etc("gpus.json")).st_mtime_ns
+        state = (described, sorted(os.listdir(simgpu.shm("vram"))), simgpu.holdings())
         if state != last:
             refresh()
             last = state
@@ -67,12 +68,12 @@ def nodes(gpus: list[simgpu.Gpu]) -> None:
     for gpu in gpus:
         if gpu["vendor"] == "amd" and gpu["driver"] and simgpu.present(gpu) and simgpu.node_due(gpu):
             minor = simgpu.render_minor(gpu)
-            wanted[simgpu.dev("dri", "renderD%d" % minor)] = "render"
-            wanted[simgpu.dev("dri", "card%d" % (minor - 128))] = "video"
+            wanted[simgpu.dev("dri", f"renderD{minor}")] = "render"
+            wanted[simgpu.dev("dri", f"card{minor - 128}")] = "video"
             wanted[simgpu.dev("kfd")] = "render"
         elif gpu["vendor"] == "nvidia" and gpu["driver"] and not simgpu.present(gpu):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(simgpu.dev("nvidia%d" % simgpu.nvidia_minor(gpu)))
+                os.unlink(simgpu.dev(f"nvidia{simgpu.nvidia_minor(gpu)}"))
     for path, group in wanted.items():
         if not os.path.exists(path):
             make_node(path, group, 0o660)

@@ -22,12 +22,25 @@ import typing as t
 
 CUDA, ROCM, VULKAN = APIS = ("cuda", "rocm", "vulkan")
 ROCM_ARCHITECTURES = frozenset(
-    "gfx908 gfx90a gfx942 gfx950 gfx1030 gfx1100 gfx1101 gfx1102 gfx1150 gfx1151 gfx1200 gfx1201".split()
+    [
+        "gfx908",
+        "gfx90a",
+        "gfx942",
+        "gfx950",
+        "gfx1030",
+        "gfx1100",
+        "gfx1101",
+        "gfx1102",
+        "gfx1150",
+        "gfx1151",
+        "gfx1200",
+        "gfx1201",
+    ]
 )
 LATE_S = 15.0
 """How long after boot the nodes of a card with the fault ``late-node`` appear."""
 
-Gpu = t.Dict[str, t.Any]
+Gpu = dict[str, t.Any]
 
 
 class SimulationError(Exception):
@@ -82,7 +95,7 @@ def find(key: str) -> Gpu:
     for gpu in load_gpus():
         if key in (gpu["key"], gpu["pci_address"]):
             return gpu
-    raise SimulationError("this host has no GPU %s" % key)
+    raise SimulationError(f"this host has no GPU {key}")
 
 
 def present(gpu: Gpu) -> bool:
@@ -126,11 +139,11 @@ def _reaches(api: str, gpu: Gpu) -> bool:
     if gpu["vendor"] == "nvidia":
         if api == ROCM or "driver-not-loaded" in gpu["faults"]:
             return False
-        nodes = [dev("nvidia%d" % nvidia_minor(gpu)), *([dev("nvidia-uvm")] if api == CUDA else [])]
+        nodes = [dev(f"nvidia{nvidia_minor(gpu)}"), *([dev("nvidia-uvm")] if api == CUDA else [])]
     else:
         if api == CUDA or (api == ROCM and gpu["architecture"] not in ROCM_ARCHITECTURES):
             return False
-        nodes = [dev("dri", "renderD%d" % render_minor(gpu)), *([dev("kfd")] if api == ROCM else [])]
+        nodes = [dev("dri", f"renderD{render_minor(gpu)}"), *([dev("kfd")] if api == ROCM else [])]
     return all(os.access(node, os.R_OK | os.W_OK) for node in nodes)
 
 
@@ -178,7 +191,7 @@ def start_time(pid: int) -> int | None:
     0 for a process that lives but may not be looked at (ProtectProc=invisible).
     """
     try:
-        with open("/proc/%d/stat" % pid, encoding="utf-8", errors="replace") as file:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         try:
@@ -226,11 +239,12 @@ def allocate(key: str, mib: int, api: str) -> None:
     with locked():
         free = free_mib(key)
         if mib > free:
-            raise OutOfMemory("%d MiB asked for, %d MiB free on %s" % (mib, free, gpu["key"]))
-        path = shm("vram", str(os.getpid()))
+            raise OutOfMemory("{} MiB asked for, {} MiB free on {}".format(mib, free, gpu["key"]))
+        mine = {(h.key, h.api): h.mib for h in holdings() if h.pid == os.getpid()}
+        mine[gpu["key"], api] = mine.get((gpu["key"], api), 0) + mib
         started = start_time(os.getpid())
-        lines = ["%d %s %d %s" % (started, h.key, h.mib, h.api) for h in holdings() if h.pid == os.getpid()]
-        write(path, "\n".join([*lines, "%d %s %d %s\n" % (started, gpu["key"], mib, api)]))
+        lines = [f"{started} {held_on} {held} {by}\n" for (held_on, by), held in mine.items()]
+        write(shm("vram", str(os.getpid())), "".join(lines))
         _show()
 
 
@@ -267,7 +281,7 @@ def locked() -> t.Iterator[None]:
 
 def write(path: str, text: str) -> None:
     """Replaces a file at once, readable by everybody whatever the umask."""
-    scratch = os.path.join(os.path.dirname(path), ".%s.%d" % (os.path.basename(path), os.getpid()))
+    scratch = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}")
     with open(scratch, "w", encoding="utf-8") as file:
         os.fchmod(file.fileno(), 0o644)
         file.write(text)

@@ -27,7 +27,7 @@ LIVE = "(kept up to date by show_holdings)"
 PROCESS_FILES = ("cgroup", "stat", "comm", "cmdline", "status", "environ")
 HOST_FILES = ("cpuinfo", "meminfo", "stat", "uptime", "version", "sys")
 
-Files = t.Dict[str, str]
+Files = dict[str, str]
 
 
 def build(gpus: list[Gpu]) -> None:
@@ -48,17 +48,18 @@ def sys_files(gpus: list[Gpu]) -> Files:
     """Path below /sys to contents; a text that begins with LINK is a symbolic link."""
     files: Files = {"fs": LINK + "/sys/fs", "class/drm/version": "drm 1.1.0 20060810\n"}
     # The console of a server's management controller: a display adapter that is no GPU.
-    files.update(_pci("0000:00:0f.0", 0x1A03, 0x2000, "0x030000", "ast"))
+    files.update(_pci("0000:00:0f.0", (0x1A03, 0x2000), "0x030000", "ast"))
     files.update(_kfd_node(0, "0", "", _cpu_properties()))
     for gpu in filter(simgpu.present, gpus):
         driver = {"nvidia": "nvidia", "amd": "amdgpu"}[gpu["vendor"]] if gpu["driver"] else ""
         vendor = VENDORS[gpu["vendor"]]
         address = gpu["pci_address"]
-        files.update(_pci(address, vendor, int(gpu["pci_device"], 16), gpu.get("pci_class", "0x030000"), driver))
-        if gpu.get("pci_class", "0x030000") == "0x030000":
-            files.update(_pci(address[:-1] + "1", vendor, 0x10EF, "0x040300", "snd_hda_intel"))
+        kind, revision = gpu.get("pci_class", "0x030000"), gpu.get("pci_revision", "0xa1")
+        files.update(_pci(address, (vendor, int(gpu["pci_device"], 16)), kind, driver, revision))
+        if kind == "0x030000":
+            files.update(_pci(address[:-1] + "1", (vendor, 0x10EF), "0x040300", "snd_hda_intel"))
         if driver:
-            files["module/%s/initstate" % driver] = "live\n"
+            files[f"module/{driver}/initstate"] = "live\n"
         if driver == "nvidia":
             files["module/nvidia/version"] = simgpu.load_document()["drivers"]["nvidia"] + "\n"
         if driver == "amdgpu":
@@ -71,17 +72,18 @@ def sys_files(gpus: list[Gpu]) -> Files:
     return files
 
 
-def _pci(address: str, vendor: int, device: int, kind: str, driver: str) -> Files:
-    here = "%s/%s" % (BUS, address)
-    uevent = "DRIVER=%s\n" % driver if driver else ""
-    uevent += "PCI_CLASS=%X\nPCI_ID=%04X:%04X\nPCI_SLOT_NAME=%s\n" % (int(kind, 16), vendor, device, address)
+def _pci(address: str, ids: tuple[int, int], kind: str, driver: str, revision: str = "0xa1") -> Files:
+    vendor, device = ids
+    here = f"{BUS}/{address}"
+    uevent = f"DRIVER={driver}\n" if driver else ""
+    uevent += f"PCI_CLASS={int(kind, 16):X}\nPCI_ID={vendor:04X}:{device:04X}\nPCI_SLOT_NAME={address}\n"
     files = {
-        here + "/vendor": "0x%04x\n" % vendor,
-        here + "/device": "0x%04x\n" % device,
-        here + "/subsystem_vendor": "0x%04x\n" % vendor,
-        here + "/subsystem_device": "0x%04x\n" % device,
+        here + "/vendor": f"0x{vendor:04x}\n",
+        here + "/device": f"0x{device:04x}\n",
+        here + "/subsystem_vendor": f"0x{vendor:04x}\n",
+        here + "/subsystem_device": f"0x{device:04x}\n",
         here + "/class": kind + "\n",
-        here + "/revision": "0xa1\n",
+        here + "/revision": revision + "\n",
         here + "/numa_node": "-1\n",
         here + "/uevent": uevent,
         here + "/subsystem": LINK + "../../../bus/pci",
@@ -89,38 +91,38 @@ def _pci(address: str, vendor: int, device: int, kind: str, driver: str) -> File
     }
     if driver:
         files[here + "/driver"] = LINK + "../../../bus/pci/drivers/" + driver
-        files["bus/pci/drivers/%s/%s" % (driver, address)] = LINK + "../../../../" + here
+        files[f"bus/pci/drivers/{driver}/{address}"] = LINK + "../../../../" + here
     return files
 
 
 def _amdgpu(gpu: Gpu) -> Files:
     here = _device(gpu)
     minor = simgpu.render_minor(gpu)
-    card, render = "card%d" % (minor - 128), "renderD%d" % minor
+    card, render = f"card{minor - 128}", f"renderD{minor}"
     files = {
-        here + "/mem_info_vram_total": "%d\n" % (gpu["vram_mib"] * MIB),
-        here + "/mem_info_vis_vram_total": "%d\n" % (gpu["vram_mib"] * MIB),
-        here + "/mem_info_gtt_total": "%d\n" % (16384 * MIB),
+        here + "/mem_info_vram_total": f"{gpu['vram_mib'] * MIB}\n",
+        here + "/mem_info_vis_vram_total": f"{gpu['vram_mib'] * MIB}\n",
+        here + "/mem_info_gtt_total": f"{16384 * MIB}\n",
         here + "/mem_info_vram_used": LIVE,
         here + "/gpu_busy_percent": "0\n",
-        here + "/drm/%s/device" % card: LINK + "../../../" + gpu["pci_address"],
-        here + "/drm/%s/dev" % card: "226:%d\n" % (minor - 128),
-        here + "/drm/%s/%s-DP-1/device" % (card, card): LINK + "../../" + card,
-        here + "/drm/%s/%s-DP-1/status" % (card, card): "disconnected\n",
-        here + "/drm/%s/device" % render: LINK + "../../../" + gpu["pci_address"],
-        here + "/drm/%s/dev" % render: "226:%d\n" % minor,
-        "class/drm/" + card: LINK + "../../%s/drm/%s" % (here, card),
-        "class/drm/%s-DP-1" % card: LINK + "../../%s/drm/%s/%s-DP-1" % (here, card, card),
-        "class/drm/" + render: LINK + "../../%s/drm/%s" % (here, render),
+        here + f"/drm/{card}/device": LINK + "../../../" + gpu["pci_address"],
+        here + f"/drm/{card}/dev": f"226:{minor - 128}\n",
+        here + f"/drm/{card}/{card}-DP-1/device": LINK + "../../" + card,
+        here + f"/drm/{card}/{card}-DP-1/status": "disconnected\n",
+        here + f"/drm/{render}/device": LINK + "../../../" + gpu["pci_address"],
+        here + f"/drm/{render}/dev": f"226:{minor}\n",
+        "class/drm/" + card: LINK + f"../../{here}/drm/{card}",
+        f"class/drm/{card}-DP-1": LINK + f"../../{here}/drm/{card}/{card}-DP-1",
+        "class/drm/" + render: LINK + f"../../{here}/drm/{render}",
     }
     # Polaris and older cards have no such file.
     if gpu["uuid"]:
-        files[here + "/unique_id"] = "%016x\n" % _unique_id(gpu)
+        files[here + "/unique_id"] = f"{_unique_id(gpu):016x}\n"
     return files
 
 
 def _device(gpu: Gpu) -> str:
-    return "%s/%s" % (BUS, gpu["pci_address"])
+    return "{}/{}".format(BUS, gpu["pci_address"])
 
 
 def _unique_id(gpu: Gpu) -> int:
@@ -139,11 +141,11 @@ def gfx_target_version(architecture: str) -> int:
 
 
 def _kfd_node(number: int, gpu_id: str, name: str, properties: dict[str, int]) -> Files:
-    here = "%s/topology/nodes/%d" % (KFD, number)
+    here = f"{KFD}/topology/nodes/{number}"
     return {
         here + "/gpu_id": gpu_id + "\n",
         here + "/name": name + "\n",
-        here + "/properties": "".join("%s %d\n" % item for item in properties.items()),
+        here + "/properties": "".join("{} {}\n".format(*item) for item in properties.items()),
     }
 
 
@@ -191,14 +193,14 @@ def proc_files(gpus: list[Gpu], drivers: dict[str, t.Any]) -> Files:
     if not served or any("driver-not-loaded" in gpu["faults"] for gpu in served):
         return files
     files["driver/nvidia/version"] = (
-        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  %s  Sun Mar 23 02:48:10 UTC 2025\n"
-        "GCC version:  gcc version 12.2.0 (Debian 12.2.0-14)\n" % drivers["nvidia"]
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Sun Mar 23 02:48:10 UTC 2025\n"
+        "GCC version:  gcc version 12.2.0 (Debian 12.2.0-14)\n".format(drivers["nvidia"])
     )
     for gpu in served:
-        files["driver/nvidia/gpus/%s/information" % gpu["pci_address"]] = (
-            "Model: \t\t %s\nIRQ:   \t\t 16\nGPU UUID: \t %s\nVideo BIOS: \t 86.02.39.00.01\nBus Type: \t PCIe\n"
-            "DMA Size: \t 47 bits\nDMA Mask: \t 0x7fffffffffff\nBus Location: \t %s\nDevice Minor: \t %d\n"
-            "GPU Excluded:\t No\n" % (gpu["name"], gpu["uuid"], gpu["pci_address"], simgpu.nvidia_minor(gpu))
+        files["driver/nvidia/gpus/{}/information".format(gpu["pci_address"])] = (
+            "Model: \t\t {}\nIRQ:   \t\t 16\nGPU UUID: \t {}\nVideo BIOS: \t 86.02.39.00.01\nBus Type: \t PCIe\n"
+            "DMA Size: \t 47 bits\nDMA Mask: \t 0x7fffffffffff\nBus Location: \t {}\nDevice Minor: \t {}\n"
+            "GPU Excluded:\t No\n".format(gpu["name"], gpu["uuid"], gpu["pci_address"], simgpu.nvidia_minor(gpu))
         )
     return files
 
@@ -237,13 +239,13 @@ def show_holdings(gpus: list[Gpu], holdings: list[Holding]) -> None:
     pids = {holding.pid for holding in holdings}
     for gpu in cards:
         used = sum(holding.mib for holding in holdings if holding.key == gpu["key"])
-        _replace(simgpu.shm("sys", _device(gpu), "mem_info_vram_used"), "%d\n" % (used * MIB))
+        _replace(simgpu.shm("sys", _device(gpu), "mem_info_vram_used"), f"{used * MIB}\n")
     kfd: dict[int, Files] = {holding.pid: {} for holding in holdings if holding.api == simgpu.ROCM}
     for pid, files in kfd.items():
         for gpu in cards:
             held = sum(h.mib for h in holdings if (h.pid, h.key, h.api) == (pid, gpu["key"], simgpu.ROCM))
-            files["vram_%d" % kfd_id(gpu)] = "%d\n" % (held * MIB)
-            files["sdma_%d" % kfd_id(gpu)] = "0\n"
+            files[f"vram_{kfd_id(gpu)}"] = f"{held * MIB}\n"
+            files[f"sdma_{kfd_id(gpu)}"] = "0\n"
     _show_processes(simgpu.shm("sys", KFD, "proc"), kfd)
     fdinfo: dict[int, Files] = {pid: {} for pid in pids}
     for number, gpu in enumerate(cards):
@@ -256,17 +258,18 @@ def show_holdings(gpus: list[Gpu], holdings: list[Holding]) -> None:
 
 
 def _process(pid: int, fdinfo: Files) -> Files:
-    links = {name: LINK + "/proc/%d/%s" % (pid, name) for name in PROCESS_FILES}
+    links = {name: LINK + f"/proc/{pid}/{name}" for name in PROCESS_FILES}
     nothing = {"fdinfo/0": "pos:\t0\nflags:\t0100000\nmnt_id:\t14\nino:\t4\n"}
     return {**links, **nothing, **{"fdinfo/" + name: text for name, text in fdinfo.items()}}
 
 
 def _fdinfo(gpu: Gpu, pid: int, mib: int) -> str:
     return (
-        "pos:\t0\nflags:\t02100002\nmnt_id:\t25\nino:\t%d\ndrm-driver:\tamdgpu\ndrm-client-id:\t%d\ndrm-pdev:\t%s\n"
-        "pasid:\t32770\ndrm-total-vram:\t%d KiB\ndrm-shared-vram:\t0\ndrm-memory-vram:\t%d KiB\n"
-        "drm-memory-gtt:\t2048 KiB\ndrm-memory-cpu:\t0 KiB\ndrm-engine-compute:\t0 ns\n"
-        % (simgpu.render_minor(gpu) + 300, pid * 2 + simgpu.render_minor(gpu), gpu["pci_address"], mib << 10, mib << 10)
+        "pos:\t0\nflags:\t02100002\nmnt_id:\t25\nino:\t{}\ndrm-driver:\tamdgpu\ndrm-client-id:\t{}\ndrm-pdev:\t{}\n"
+        "pasid:\t32770\ndrm-total-vram:\t{} KiB\ndrm-shared-vram:\t0\ndrm-memory-vram:\t{} KiB\n"
+        "drm-memory-gtt:\t2048 KiB\ndrm-memory-cpu:\t0 KiB\ndrm-engine-compute:\t0 ns\n".format(
+            simgpu.render_minor(gpu) + 300, pid * 2 + simgpu.render_minor(gpu), gpu["pci_address"], mib << 10, mib << 10
+        )
     )
 
 

@@ -1,0 +1,137 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The hosts of the lab and how each is started."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import typing as t
+from dataclasses import dataclass
+from pathlib import Path
+
+from _engine import CACHE, ROOT, STATE, podman, run, write
+from _image import digest, nvml
+
+if t.TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NETWORK = "sdai-lab"
+SUBNET, GATEWAY = "10.89.77.0/24", "10.89.77.1"
+SIMGPU = ROOT / "tests/lab/simgpu"
+STANDIN = ROOT / "tests/lab/ollama"
+LIBRARY = "/usr/local/lib/sdai-lab"
+SSH = STATE / "ssh"
+HOST_SSH = STATE / "host-ssh"
+
+
+@dataclass(frozen=True)
+class Host:
+    """A container. `gpus` names its cards' description; `systemd` is false for the one that only serves files."""
+
+    name: str
+    address: str
+    publish: tuple[str, ...] = ()
+    gpus: Path | None = None
+    nvidia: bool = False
+    systemd: bool = True
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def container(self) -> str:
+        return f"sdai-lab-{self.name}"
+
+
+HOSTS = (
+    Host("frontend1", "10.89.77.10", publish=("127.0.0.1:8080:8080", "127.0.0.1:8404:8404")),
+    Host("gpu1", "10.89.77.11", gpus=SIMGPU / "hosts/gpu1.json", nvidia=True),
+    Host("gpu2", "10.89.77.12", gpus=SIMGPU / "hosts/gpu2.json"),
+)
+MIRROR = Host("mirror", "10.89.77.2", systemd=False, aliases=("blobs",))
+EVERYBODY = (*HOSTS, MIRROR)
+
+
+def run_arguments(host: Host, image: str, machine_mounts: Sequence[str]) -> list[str]:
+    """All of `podman run` after its own options and before the label that tells their digest."""
+    names = [f"--add-host={name}:{other.address}" for other in EVERYBODY for name in (other.name, *other.aliases)]
+    arguments = [
+        f"--name={host.container}", f"--hostname={host.name}", f"--network={NETWORK}", f"--ip={host.address}",
+        "--label=sdai-lab", *names, *(f"--publish={port}" for port in host.publish),
+    ]  # fmt: skip
+    if not host.systemd:
+        mounts = [f"{STANDIN}:/srv/lab:ro", f"{CACHE}:/srv/cache:ro"]
+        ports = ["--release-port", "8000", "--registry-port", "5000", "--blobs-port", "5001"]
+        command = ["python3", "/srv/lab/mirror.py", "--root", "/srv/cache", *ports]
+        return [*arguments, *(f"--volume={mount}" for mount in mounts), image, *command]
+    # SYS_ADMIN: systemd builds the units' sandboxes; NET_ADMIN: nftables; SYS_PTRACE: root may look at any process.
+    rights = ["--cap-add=SYS_ADMIN,NET_ADMIN,SYS_PTRACE"]
+    rights += [f"--security-opt={option}" for option in ("apparmor=unconfined", "label=disable")]
+    mounts = [f"{HOST_SSH}:/etc/sdai-lab-ssh:ro", *machine_mounts, *(_gpu_mounts(host) if host.gpus else [])]
+    volumes = [f"--volume={mount}" for mount in mounts]
+    return [*arguments, "--systemd=always", *rights, *volumes, image, "/sbin/init"]
+
+
+def _gpu_mounts(host: Host) -> list[str]:
+    mounts = [
+        f"{SIMGPU}:{LIBRARY}:ro",
+        f"{STATE / 'hosts' / host.name}:/etc/sdai-lab",
+        f"{SIMGPU / 'sdai-lab-gpu'}:/usr/local/bin/sdai-lab-gpu:ro",
+        f"{SIMGPU / 'vulkaninfo'}:/usr/local/bin/vulkaninfo:ro",
+        f"{SIMGPU / 'sdai-lab-gpud.service'}:/etc/systemd/system/sdai-lab-gpud.service:ro",
+    ]
+    if host.nvidia:
+        mounts += [f"{SIMGPU / name}:/usr/bin/{name}:ro" for name in ("nvidia-modprobe", "nvidia-smi")]
+        mounts.append(f"{nvml()}:/usr/lib/libnvidia-ml.so.1:ro")
+    return mounts
+
+
+def specification(host: Host, arguments: Sequence[str]) -> str:
+    """Digest of all that a container is made from: another one means that it must be made anew."""
+    if host.systemd:
+        contents = [STATE / "pip.conf", STATE / "ca", *([SIMGPU] if host.gpus else [])]
+    else:
+        contents = list(STANDIN.glob("*.py"))
+    text = "\n".join([*arguments, digest(*(path for path in contents if path.exists()))])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def lay_out(host: Host) -> None:
+    """The host's cards as its containers find them at their first boot; commands inside change the copy."""
+    if host.gpus:
+        folder = STATE / "hosts" / host.name
+        run(["rm", "-rf", folder], root=True)
+        folder.mkdir(parents=True)
+        shutil.copyfile(host.gpus, folder / "gpus.json")
+
+
+def keys() -> None:
+    """One key pair to log in with, one host key for all hosts, so that known_hosts is true before the first start."""
+    for path, comment in ((SSH / "id_ed25519", "sdai-lab"), (HOST_SSH / "ssh_host_ed25519_key", "sdai-lab-host")):
+        public = path.with_name(path.name + ".pub")
+        if not (path.exists() and public.exists()):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            public.unlink(missing_ok=True)
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path])
+    host_key = " ".join((HOST_SSH / "ssh_host_ed25519_key.pub").read_text().split()[:2])
+    _keep(HOST_SSH / "authorized_keys", (SSH / "id_ed25519.pub").read_text())
+    _keep(SSH / "known_hosts", "".join(f"{host.name},{host.address} {host_key}\n" for host in HOSTS))
+
+
+def _keep(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text() != text:
+        write(path, text)
+
+
+def network() -> None:
+    """The lab's network, without Podman's name server: the names are few and fixed, so they stand in /etc/hosts."""
+    found = podman("network", "inspect", NETWORK, check=False)
+    if found.returncode == 0:
+        entry = json.loads(found.stdout)[0]
+        if [part["subnet"] for part in entry.get("subnets", [])] == [SUBNET] and not entry.get("dns_enabled"):
+            return
+        podman("network", "rm", "--force", NETWORK)
+    ranges = [f"--subnet={SUBNET}", f"--gateway={GATEWAY}"]
+    podman("network", "create", "--disable-dns", "--label=sdai-lab", *ranges, NETWORK)
