@@ -25,6 +25,7 @@ _TENSOR_TYPES: t.Mapping[int, tuple[str, int, int]] = {
     1: ("F16", 1, 2),
     2: ("Q4_0", 32, 18),
     3: ("Q4_1", 32, 20),
+    4: ("MXFP4", 32, 17),  # Ollama's first gpt-oss files
     6: ("Q5_0", 32, 22),
     7: ("Q5_1", 32, 24),
     8: ("Q8_0", 32, 34),
@@ -51,6 +52,7 @@ _TENSOR_TYPES: t.Mapping[int, tuple[str, int, int]] = {
     34: ("TQ1_0", 256, 54),
     35: ("TQ2_0", 256, 66),
     39: ("MXFP4", 32, 17),
+    40: ("NVFP4", 64, 36),
 }
 # Metadata value types: number -> struct format.
 _SCALARS: t.Mapping[int, str] = {
@@ -69,6 +71,8 @@ _SCALARS: t.Mapping[int, str] = {
 _STRING, _ARRAY = 8, 9
 # Longer arrays belong to the tokenizer.
 _LONGEST_KEPT_ARRAY = 1024
+# Architectures that Ollama's own converter names differently.
+_ALIASES: t.Mapping[str, str] = {"gptoss": "gpt-oss"}
 # Parts that the text model's GPUs do not hold: vision and audio encoders, projectors, gemma3n's embeddings.
 _NOT_ON_GPU = ("v.", "mm.", "a.", "per_layer_token_embd.")
 
@@ -196,9 +200,10 @@ def shape_of(header: Header) -> ModelShape:
     :raises GgufError: a key or tensor that is needed is missing or malformed, or the file is one of several.
     """
     metadata = header.metadata
-    architecture = metadata.get("general.architecture")
-    if not isinstance(architecture, str):
+    prefix = metadata.get("general.architecture")
+    if not isinstance(prefix, str):
         raise GgufError("the GGUF header does not name an architecture")
+    architecture = _ALIASES.get(prefix, prefix)
     if architecture not in ARCHITECTURES:
         raise UnsupportedArchitecture(
             f"the footprint of architecture '{architecture}' is not known (known: {', '.join(ARCHITECTURES)}); "
@@ -208,7 +213,7 @@ def shape_of(header: Header) -> ModelShape:
         raise GgufError("the model is split over several GGUF files, of which this is one")
 
     def number(key: str, default: t.Optional[int] = None) -> int:
-        return _whole(metadata, f"{architecture}.{key}", default)
+        return _whole(metadata, f"{prefix}.{key}", default)
 
     layers, embedding, heads = number("block_count"), number("embedding_length"), number("attention.head_count")
     if not (layers and embedding and heads):

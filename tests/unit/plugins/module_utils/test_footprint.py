@@ -106,6 +106,16 @@ def test_small_context_bounds_the_batch() -> None:
     assert footprint.estimate(LLAMA, Launch(200, 1, "f16", 2048), flash_attention=True) == small
 
 
+def test_split_without_flash_attention() -> None:
+    """The scores of all heads are written down on every GPU, so that each needs more than one GPU alone."""
+    flags = Launch(32768, 1, "f16", 512)
+    whole = footprint.estimate(LLAMA, flags, flash_attention=False).compute_mib
+    assert whole == 2148
+    assert all(
+        share.compute_mib > whole for share in footprint.estimate_split(LLAMA, flags, (16, 16), flash_attention=False)
+    )
+
+
 def test_large_vocabulary_decides_the_compute_buffer() -> None:
     """With many slots and small batches the output phase is the largest."""
     shape = replace(SHAPES["gemma3-4b"], embedding=1152, feed_forward=6912)

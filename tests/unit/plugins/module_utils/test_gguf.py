@@ -181,6 +181,16 @@ def test_no_shape(data: bytes, message: str) -> None:
         _gguf.shape_of(_gguf.parse(data))
 
 
+def test_name_that_ollama_gives() -> None:
+    """Ollama's own gpt-oss files call the architecture gptoss, and their keys too."""
+    renamed = tiny().replace(string("llama"), string("gptoss"))
+    for key in PAIRS:
+        renamed = renamed.replace(string(f"llama.{key}"), string(f"gptoss.{key}"))
+    renamed = renamed.replace(string("llama.attention.head_count"), string("gptoss.attention.head_count"))
+    shape = _gguf.shape_of(_gguf.parse(renamed))
+    assert (shape.architecture, shape.layers, shape.heads) == ("gpt-oss", 2, 4)
+
+
 def test_unsupported_architecture_is_named() -> None:
     data = tiny(**{"general.architecture": pair("general.architecture", 8, string("mamba"))})
     with pytest.raises(footprint.UnsupportedArchitecture, match="'mamba'"):
