@@ -1,0 +1,255 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import typing as t
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import pytest
+import yaml
+from ansible.errors import AnsibleActionFail
+from ansible_collections.aivailable.sdai.plugins.action import placement
+from ansible_collections.aivailable.sdai.plugins.modules import placement as documentation
+
+FOOTPRINT = {"layers": 32, "weights_mib": 4403, "kv_mib": 2176, "compute_mib": 248}
+
+
+def card(identifier: str, index: int = 0, vram: int = 11264, foreign: int = 0) -> dict[str, t.Any]:
+    return {
+        "id": identifier,
+        "index": index,
+        "vendor": "nvidia",
+        "name": "NVIDIA GeForce GTX 1080 Ti",
+        "architecture": "sm_61",
+        "vram_mib": vram,
+        "vram_foreign_mib": foreign,
+        "bandwidth_gbs": 484,
+        "backends": ["cuda_v12"],
+    }
+
+
+def model(name: str = "mine:8b", **changes: object) -> dict[str, t.Any]:
+    return {"name": name, "context": 4096, "replicas": {"min": 1, "max": 1}, "footprint": FOOTPRINT, **changes}
+
+
+FLEET = {"gpu1": {"gpus": [card("A")]}, "gpu2": {"gpus": [card("B")]}}
+
+
+def run(*, check: bool = False, diff: bool = False, **arguments: object) -> dict[str, t.Any]:
+    task = MagicMock(async_val=0, check_mode=check, diff=diff)
+    task.args = {"fleet": FLEET, "models": [model()], "catalog": {}, **arguments}
+    action = placement.ActionModule(
+        task=task, connection=MagicMock(), play_context=MagicMock(), loader=None, templar=None, shared_loader_obj=None
+    )
+    return action.run(task_vars={})
+
+
+@pytest.fixture
+def dest(tmp_path: Path) -> Path:
+    return tmp_path / "plans" / "plan.json"
+
+
+def test_plan_transition_and_report() -> None:
+    result = run()
+    (replica,) = result["plan"]["replicas"]
+    assert result["plan"]["status"] == "optimal"
+    assert replica["unit"] == "sdai-ollama@mine-8b--1.service"
+    assert result["transition"]["start"] == ["mine-8b--1"]
+    assert "mine:8b" in result["report"]
+    assert result["changed"] is False
+    json.dumps(result)
+
+
+def test_same_input_same_plan() -> None:
+    one, two = run(), run(fleet=dict(reversed(FLEET.items())))
+    assert json.dumps(one["plan"]) == json.dumps(two["plan"])
+
+
+def test_what_runs_is_kept() -> None:
+    running = [{**replica, "state": "active", "resident": True, "pids": [7]} for replica in run()["plan"]["replicas"]]
+    result = run(current=running)
+    assert result["transition"]["keep"] == ["mine-8b--1"]
+    assert result["transition"]["start"] == []
+
+
+def test_the_file_is_written_once(dest: Path) -> None:
+    first = run(dest=str(dest))
+    assert first["changed"]
+    assert first["dest"] == str(dest)
+    assert json.loads(dest.read_text()) == first["plan"]
+    assert stat.S_IMODE(dest.stat().st_mode) == 0o644
+    assert os.listdir(dest.parent) == ["plan.json"]
+    before = dest.stat()
+    # Only what others hold has changed, by 300 MiB and differently: what runs stays where it is.
+    fleet = {"gpu1": {"gpus": [card("A", foreign=300)]}, "gpu2": {"gpus": [card("B", foreign=64)]}}
+    second = run(dest=str(dest), fleet=fleet, current=first["plan"]["replicas"])
+    assert not second["changed"]
+    assert (dest.stat().st_mtime_ns, dest.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
+def test_another_placement_replaces_the_file(dest: Path) -> None:
+    run(dest=str(dest))
+    result = run(dest=str(dest), models=[model(context=8192)], diff=True)
+    assert result["changed"]
+    assert json.loads(dest.read_text())["replicas"][0]["context"] == 8192
+    assert json.loads(result["diff"]["before"])["replicas"][0]["context"] == 4096
+    assert json.loads(result["diff"]["after"]) == result["plan"]
+
+
+def test_check_mode_tells_and_writes_nothing(dest: Path) -> None:
+    result = run(dest=str(dest), check=True, diff=True)
+    assert result["changed"]
+    assert result["diff"]["before"] == ""
+    assert not dest.parent.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"replicas": 1}'])
+def test_a_damaged_file_is_replaced(dest: Path, content: str) -> None:
+    dest.parent.mkdir()
+    dest.write_text(content)
+    assert run(dest=str(dest))["changed"]
+    assert json.loads(dest.read_text())["schema"] == 1
+
+
+def test_relative_paths_are_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(dest="here/plan.json")["dest"] == str(tmp_path / "here" / "plan.json")
+
+
+TOO_LARGE = model("huge:1", footprint={**FOOTPRINT, "weights_mib": 90_000})
+
+
+def test_infeasible_is_a_result() -> None:
+    result = run(models=[model(), TOO_LARGE])
+    assert result["plan"]["status"] == "infeasible"
+    assert [replica["model"] for replica in result["plan"]["replicas"]] == ["mine:8b"]
+    (missing,) = result["plan"]["unplaced"]
+    assert missing["model"] == "huge:1"
+    assert missing["reason"]
+    assert missing["remedy"]
+
+
+@pytest.mark.parametrize("wanted", ["feasible", "optimal"])
+def test_unless_more_is_required(dest: Path, wanted: str) -> None:
+    run(require=wanted)
+    with pytest.raises(AnsibleActionFail, match=rf"infeasible, and sdai_require={wanted} .*huge:1"):
+        run(models=[TOO_LARGE], require=wanted, dest=str(dest))
+    assert not dest.exists()
+
+
+def test_one_message_for_all_that_is_wrong() -> None:
+    with pytest.raises(
+        AnsibleActionFail, match=r"sdai_models\[0\]\.context \(all hosts\): \"x\" is not a whole number"
+    ):
+        run(models=[model(context="x")])
+
+
+def test_a_running_replica_without_its_keys() -> None:
+    with pytest.raises(AnsibleActionFail, match=r"current\[0\]"):
+        run(current=[{"id": "a"}])
+
+
+def test_without_ortools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "SOLVER_ERROR", "No module named 'ortools'")
+    with pytest.raises(AnsibleActionFail, match=r"ortools[\s\S]*control node only: \S+ -m pip install ortools"):
+        run()
+
+
+# --- a plan that was reviewed ------------------------------------------------------------------
+
+
+@pytest.fixture
+def reviewed(dest: Path) -> Path:
+    run(dest=str(dest))
+    return dest
+
+
+def test_a_reviewed_plan_is_taken_as_it_is(reviewed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the solver is not installed, and where planning anew would choose otherwise."""
+    monkeypatch.setattr(placement, "SOLVER_ERROR", "No module named 'ortools'")
+    document = json.loads(reviewed.read_text())
+    (replica,) = document["replicas"]
+    elsewhere = {"gpu1": ("gpu2", "B"), "gpu2": ("gpu1", "A")}[replica["node"]]
+    replica["node"], replica["gpus"][0]["id"] = elsewhere
+    reviewed.write_text(json.dumps(document))
+    result = run(plan_file=str(reviewed), dest=str(reviewed))
+    assert result["plan"]["replicas"][0]["node"] == elsewhere[0]
+    assert result["transition"]["start"] == ["mine-8b--1"]
+    assert not result["changed"]
+
+
+def alter(cards: dict[str, dict[str, t.Any]]) -> dict[str, t.Any]:
+    fleet = {name: {"gpus": [dict(gpu) for gpu in host["gpus"]]} for name, host in FLEET.items()}
+    for host in fleet.values():
+        for gpu in host["gpus"]:
+            gpu.update(cards.get("*", {}))
+    return fleet
+
+
+@pytest.mark.parametrize(
+    ("arguments", "difference"),
+    [
+        pytest.param(
+            {"models": [model(context=8192)]}, "context was planned as 4096 and is wanted as 8192", id="setting"
+        ),
+        pytest.param({"models": [model("new:1")]}, "mine:8b is no longer in sdai_models", id="model gone"),
+        pytest.param({"models": [model(), model("new:1")]}, "new:1 is new in sdai_models", id="model new"),
+        pytest.param({"fleet": {"gpu3": {"gpus": [card("C")]}}}, "GPU gpu1/A is gone", id="node gone"),
+        pytest.param(
+            {"fleet": alter({"*": {"usable": False, "reason": "broken"}})}, "not usable: broken", id="card broken"
+        ),
+        pytest.param(
+            {"fleet": alter({"*": {"backends": ["vulkan"]}})}, "no longer has the runner cuda_v12", id="runner"
+        ),
+        pytest.param({"fleet": alter({"*": {"index": 3}})}, "was number 0 of its node and is number 3", id="index"),
+        pytest.param(
+            {"fleet": alter({"*": {"vram_foreign_mib": 6400}})}, "7327 MiB are planned, 3840 MiB are left", id="no room"
+        ),
+        pytest.param(
+            {"fleet": {**FLEET, "gpu3": {"gpus": [card("C")]}}}, "the fleet is not the one that was planned", id="fleet"
+        ),
+        pytest.param({"models": [model(priority=7)]}, "the catalog is not the one that was planned", id="catalog"),
+    ],
+)
+def test_a_reviewed_plan_that_no_longer_holds(reviewed: Path, arguments: dict[str, t.Any], difference: str) -> None:
+    with pytest.raises(AnsibleActionFail) as caught:
+        run(plan_file=str(reviewed), **arguments)
+    assert "make and review a new one" in str(caught.value)
+    assert difference in str(caught.value)
+
+
+def test_what_runs_may_use_the_margin(reviewed: Path) -> None:
+    document = json.loads(reviewed.read_text())
+    fleet = alter({"*": {"vram_foreign_mib": 3840}})
+    with pytest.raises(AnsibleActionFail, match="7327 MiB are planned, 6400 MiB are left"):
+        run(plan_file=str(reviewed), fleet=fleet)
+    assert run(plan_file=str(reviewed), fleet=fleet, current=document["replicas"])["transition"]["start"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "cannot read"), ("{", "is not JSON"), ("[]", "holds no plan"), ('{"schema": 2}', "schema 1, not 2")],
+)
+def test_a_file_that_is_no_plan(dest: Path, content: str | None, message: str) -> None:
+    dest.parent.mkdir()
+    if content is not None:
+        dest.write_text(content)
+    with pytest.raises(AnsibleActionFail, match=message):
+        run(plan_file=str(dest))
+
+
+# --- documentation -----------------------------------------------------------------------------
+
+
+def test_the_documentation_lists_the_arguments() -> None:
+    options = yaml.safe_load(documentation.DOCUMENTATION)["options"]
+    assert set(options) == set(placement.ARGUMENTS)
+    for name, argument in placement.ARGUMENTS.items():
+        for key in ("type", "elements", "choices", "default", "required"):
+            assert options[name].get(key) == argument.get(key), f"{name}.{key}"
