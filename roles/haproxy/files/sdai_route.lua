@@ -100,7 +100,12 @@ end
 
 -- Reads a number, true, false or null at `at`. Returns the position behind it, or nil and why.
 local function read_scalar(body, at)
-  local _, last = find(body, "^[%w+.-]+", at)
+  -- Most scalars are plain integers, by the ten thousand in an array of tokens.
+  local _, last = find(body, "^[1-9]%d*[,%]}]", at)
+  if last then
+    return last
+  end
+  _, last = find(body, "^[%w+.-]+", at)
   if not last then
     return nil, "invalid"
   elseif last == #body then
