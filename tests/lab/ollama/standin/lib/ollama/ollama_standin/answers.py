@@ -44,7 +44,7 @@ def words(prompt: str, limit: int, literal: str | None, garbage: bool) -> t.Iter
     if garbage:
         source: t.Iterable[str] = itertools.islice(itertools.cycle(_GARBAGE), 40)
     elif literal is not None:
-        source = literal.split(" ")
+        source = [literal[at : at + 4] for at in range(0, len(literal), 4)]
     else:
         natural = _natural(prompt)
         fills = 0 < limit <= _FILL and len(natural) > 1
@@ -52,7 +52,7 @@ def words(prompt: str, limit: int, literal: str | None, garbage: bool) -> t.Iter
     for number, word in enumerate(source):
         if 0 < limit <= number:
             return
-        yield word if number == 0 else " " + word
+        yield word if number == 0 or literal is not None else " " + word
 
 
 def instance(schema: t.Any) -> t.Any:

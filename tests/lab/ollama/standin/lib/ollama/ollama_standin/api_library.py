@@ -106,7 +106,7 @@ class Library:
     def show(self, web: Handler) -> None:
         model = self.store.require(_spelled(bind(web.body(), "ShowRequest", _MODEL)), shortest=True)
         info = model.gguf
-        facts = {k: _whole(v) for k, v in info.metadata.items() if k != "general.name"}
+        facts = {key: _whole(value) for key, value in info.metadata.items()}
         facts["general.parameter_count"] = info.parameters
         parameters = _lines(model.parameters)
         document: dict[str, t.Any] = {"modelfile": _modelfile(model, parameters)}

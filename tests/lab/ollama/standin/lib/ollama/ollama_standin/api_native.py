@@ -11,7 +11,7 @@ import typing as t
 
 from . import answers, inference, options
 from .engine import EngineDied
-from .gojson import ApiError, bind, duration, stamp
+from .gojson import ApiError, bind, dumps, duration, stamp
 from .inference import DIED, Ask, Outcome
 from .sched import Scheduler
 from .store import Model, Store
@@ -109,7 +109,7 @@ class Native:
                 raise
             # what the engine refuses comes when the stream has been set up
             web.begin(error.status, PLAIN_JSON)
-            web.line({"error": error.text})
+            web.send(dumps({"error": error.text}).encode())
             web.finish_stream()
             return
         if not began:

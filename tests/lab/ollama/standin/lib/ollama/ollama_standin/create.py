@@ -71,9 +71,8 @@ def _base_files(store: Store, report: Report, files: dict[str, t.Any]) -> list[d
     layers = [{"mediaType": MODEL, "digest": digest, "size": path.stat().st_size}]
     if not info.embedding:
         _status(report, "using autodetected template chatml")
-        layers.append(_layer(store, report, TEMPLATE, CHATML))
-        params, _ = store.add_layer(PARAMS, dumps({"stop": CHATML_STOP}).encode())
-        layers.append(params)
+        template, _ = store.add_layer(TEMPLATE, CHATML.encode())
+        layers += [template, _layer(store, report, PARAMS, dumps({"stop": CHATML_STOP}))]
     return layers
 
 

@@ -27,6 +27,12 @@ class Gguf(t.NamedTuple):
     def architecture(self) -> str:
         return str(self.metadata.get("general.architecture", ""))
 
+    @property
+    def title(self) -> str:
+        """The name in the table of VRAM needs."""
+        name = self.metadata.get("general.name")
+        return str(name or f"{self.architecture}-{human_parameters(self.parameters)}")
+
     def number(self, key: str) -> int:
         return int(self.metadata.get(f"{self.architecture}.{key}", 0))
 

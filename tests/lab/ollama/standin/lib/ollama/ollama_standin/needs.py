@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a replica takes: rows measured on a real engine, never a formula of the project (which is to be tested).
 
-Table (JSON): {"models": {general.name: {"layers": L, "rows": {"ctx,parallel,kv,fa,ubatch": [weights, kv, compute]},
+Table (JSON): {"models": {title: {"layers": L, "rows": {"ctx,parallel,kv,fa,ubatch": [weights, kv, compute]},
 "splits": [[layers, ctx, parallel, kv, ubatch, weights, kv, compute], ...]}}}, MiB; lists go GPU by GPU.
 """
 

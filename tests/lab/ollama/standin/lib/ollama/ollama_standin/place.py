@@ -110,8 +110,7 @@ def place(wish: Wish, cards: list[gpus.Card]) -> Placement:
     """Raises NoRow where nothing was measured. `cards` are those found at start that are still there."""
     config, entry, gguf, launch, parallel = wish
     if entry is None:
-        name = gguf.metadata.get("general.name", "this model")
-        raise NoRow(f"the lab has no measured footprint of {name}; use a model of tests/data/truth.csv")
+        raise NoRow(f"the lab has no measured footprint of {gguf.title}; use a model of tests/data/truth.csv")
     if len(cards) > 1 and not config.spread:
         cards = _fewest(wish, entry, cards)
     if launch.main_gpu >= 0 and cards:

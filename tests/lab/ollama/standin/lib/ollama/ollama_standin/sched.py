@@ -28,7 +28,11 @@ class Loaded:
     def __init__(self, model: Model, launch: Launch, parallel: int, engine: Engine, keep: int) -> None:
         self.blob = str(model.weights)
         self.blob_bytes = model.weights.stat().st_size
-        self.name, self.digest, self.details = model.name.shortest, model.digest, model.details()
+        self.name, self.digest, self.details = (
+            model.name.shortest,
+            model.digest,
+            {**model.details(), "parent_model": ""},
+        )
         self.launch, self.parallel, self.engine, self.keep = launch, parallel, engine, keep
         self.users = 0
         self.lock = threading.Lock()  # held while somebody asks whether the engine lives; /api/ps waits for it
@@ -172,7 +176,7 @@ class Scheduler:
     def _load(self, model: Model, launch: Launch, keep: int | None, gone: Gone) -> Loaded:
         info = model.gguf
         parallel = 1 if info.embedding else self.config.parallel
-        entry = self.needs.get(str(info.metadata.get("general.name", "")))
+        entry = self.needs.get(info.title)
         try:
             placement = place.place(place.Wish(self.config, entry, info, launch, parallel), self._present())
             engine = Engine(self.config, model.weights, placement, launch, parallel=parallel, embedding=info.embedding)

@@ -146,13 +146,13 @@ class Store:
         return model if model.complete else None
 
     def all(self) -> list[Model]:
-        """Newest first."""
+        """Newest first, to the second."""
         found = []
         for path in self.manifests.glob("*/*/*/*"):
             model = self.get(Name(*path.relative_to(self.manifests).parts))
             if model is not None:
                 found.append(model)
-        return sorted(found, key=lambda m: m.modified_ns, reverse=True)
+        return sorted(found, key=lambda m: m.modified_ns // 10**9, reverse=True)
 
     def require(self, text: str, *, quote: str = "'{}'", suffix: str = "", shortest: bool = False) -> Model:
         """The model of a request, or the error a client gets."""
