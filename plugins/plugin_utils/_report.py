@@ -93,7 +93,8 @@ def _gpus(problem: Problem, plan: Plan, transition: Transition) -> list[str]:
         node = gpu.node
         parts = held.get(gpu.key, [])
         lines.append(f"{_cut(label, _NODE):<{_NODE}} {_cut(f'{gpu.index}  {gpu.name}', 36):<36} {_vram(gpu, parts)}")
-        lines += [_replica(replica, share, replica.id in started) for replica, share in parts]
+        for replica, share in parts:
+            lines += _replica(replica, share, replica.id in started)
     return lines
 
 
@@ -111,13 +112,21 @@ def _bar(total: int, foreign: int, ours: int) -> str:
     return _FOREIGN * cells[0] + _OURS * cells[1] + _FREE * (_BAR - sum(cells))
 
 
-def _replica(replica: Replica, share: Share, new: bool) -> str:
-    total = sum(part.layers for part in replica.gpus)
-    speed = f"{share.layers} of {total} layers" if len(replica.gpus) > 1 else f"{replica.speed / 1000:.1f} tokens/s"
-    return (
+def _replica(replica: Replica, share: Share, new: bool) -> list[str]:
+    """One line; a second one where this GPU holds only some of the layers."""
+    lines = [
         f"{'':<{_NODE}}   {'+' if new else '='} {_cut(replica.model, 21):<21} {_cut(replica.id, 22):<22} "
-        f"{replica.runner:<10} {gib(share.vram_mib):>5} GiB {speed:>15}"
-    ).rstrip()
+        f"{replica.runner:<10} {gib(share.vram_mib):>5} GiB {f'{replica.speed / 1000:.1f} tokens/s':>15}"
+    ]
+    if len(replica.gpus) > 1:
+        place = replica.gpus.index(share)
+        before = sum(part.layers for part in replica.gpus[:place])
+        total = sum(part.layers for part in replica.gpus)
+        others = ", ".join(str(part.index) for part in replica.gpus if part is not share)
+        lines.append(
+            f"{'':<{_NODE}}     layers {before + 1} to {before + share.layers} of {total}, the others on GPU {others}"
+        )
+    return lines
 
 
 def _models(problem: Problem, plan: Plan) -> list[str]:

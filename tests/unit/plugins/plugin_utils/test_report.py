@@ -25,7 +25,8 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model i
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._report import WIDTH, render
 
 
-def gpu(node: str, gpu_id: str, index: int, name: str, vram: int, foreign: int = 0, reason: str = "") -> Gpu:
+def gpu(place: str, index: int, name: str, vram: int, *, foreign: int = 0, reason: str = "") -> Gpu:
+    node, _, gpu_id = place.partition("/")
     return Gpu(
         node=node,
         id=gpu_id,
@@ -54,10 +55,10 @@ def replica(identifier: str, name: str, node: str, shares: tuple[Share, ...], po
 PROBLEM = Problem(
     nodes=(Node("gpu1", "gpu1"), Node("gpu2", "gpu2")),
     gpus=(
-        gpu("gpu2", "GPU-3", 0, "NVIDIA GeForce RTX 3090", 24576, foreign=2048),
-        gpu("gpu2", "GPU-4", 1, "NVIDIA GeForce RTX 3090 with a name that is far too long", 24576),
-        gpu("gpu1", "GPU-1", 0, "NVIDIA GeForce GTX 1080 Ti", 11264),
-        gpu("gpu1", "0000:02:00.0", 1, "Tesla K80", 11441, reason="Ollama serves compute capability 5.0 and up"),
+        gpu("gpu2/GPU-3", 0, "NVIDIA GeForce RTX 3090", 24576, foreign=2048),
+        gpu("gpu2/GPU-4", 1, "NVIDIA GeForce RTX 3090 with a name that is far too long", 24576),
+        gpu("gpu1/GPU-1", 0, "NVIDIA GeForce GTX 1080 Ti", 11264),
+        gpu("gpu1/0000:02:00.0", 1, "Tesla K80", 11441, reason="Ollama serves compute capability 5.0 and up"),
     ),
     models=(model("llama3.1:8b", 2, 4, 100), model("llama3.3:70b", 1, 1, 40), model("our-model:180b", 1, 1, 10)),
     fleet_digest="f",
@@ -121,7 +122,8 @@ def test_replicas_stand_under_their_gpus(lines: list[str]) -> None:
     assert lines[place + 1].split() == [
         "=", "llama3.1:8b", "llama3.1-8b--1", "cuda_v12", "7.2", "GiB", "71.0", "tokens/s",
     ]  # fmt: skip
-    assert any("+ llama3.3:70b" in line and line.endswith("38 of 80 layers") for line in lines)
+    place = next(number for number, line in enumerate(lines) if "+ llama3.3:70b" in line)
+    assert lines[place + 1].strip() == "layers 1 to 38 of 80, the others on GPU 1"
 
 
 def test_what_is_not_placed_or_not_usable_has_reason_and_remedy(lines: list[str]) -> None:
