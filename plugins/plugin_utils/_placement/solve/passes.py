@@ -26,17 +26,24 @@ NEIGHBOURS = 10
 
 NEIGHBOURHOOD_SECONDS = 0.2
 
-SET_UP = 0.02
+SET_UP = 40e-6
+"""Deterministic seconds that a solve is charged for each variable: loading and presolve, which are not all counted."""
 
-GUARD = 6
+PACE = 0.5
+"""Deterministic seconds per second asked for. One of them takes one to two seconds of two shared cores."""
+
+GUARD = 10
 """Wall-clock seconds per deterministic second after which a solve is cut. Only a starved machine is that slow."""
 
 
 class Budget:
-    """Deterministic seconds that are left. ``reproducible`` turns False once the wall clock had to cut a solve."""
+    """The deterministic seconds that are left of those asked for.
+
+    ``reproducible`` turns False once the wall clock had to cut a solve.
+    """
 
     def __init__(self, seconds: float, seed: int) -> None:
-        self.left = seconds
+        self.left = seconds * PACE
         self.seed = seed
         self.reproducible = True
 
@@ -54,8 +61,8 @@ class Budget:
         solver.parameters.symmetry_level = 0
         solver.parameters.fix_variables_to_their_hinted_value = fix_hinted
         status = solver.solve(model)
-        # Tiny solves cost more in set-up than the solver counts.
-        self.left = max(0.0, self.left - max(SET_UP, solver.response_proto.deterministic_time))
+        spent = solver.response_proto.deterministic_time + SET_UP * len(model.proto.variables)
+        self.left = max(0.0, self.left - spent)
         if status in (cp_model.FEASIBLE, cp_model.UNKNOWN) and solver.wall_time >= GUARD * limit + GUARD:
             self.reproducible = False
         return solver if status in (cp_model.OPTIMAL, cp_model.FEASIBLE) else None

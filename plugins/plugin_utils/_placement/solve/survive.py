@@ -31,8 +31,8 @@ if t.TYPE_CHECKING:
     from ..model import Problem, Replica
     from .space import Space
 
-CHECK_SECONDS = 0.5
-"""Deterministic seconds to prove or refute that a node's minimums fit again, where the greedy does not see how."""
+CHECK_SECONDS = 1
+"""Seconds to prove or refute that a node's minimums fit again, where the greedy does not see how."""
 
 
 def survivability(problem: Problem, replicas: Sequence[Replica], seed: int) -> Survivability:
