@@ -215,7 +215,9 @@ def test_everything_else_is_404_before_the_body_is_read(
     assert len(replica.requests) == served
 
 
-@pytest.mark.parametrize("start", ["GET / HTTP/1.1\r\nbad header", "POST /api/chat#x HTTP/1.1", "hello", "PRI * HTTP/2.0"])
+@pytest.mark.parametrize(
+    "start", ["GET / HTTP/1.1\r\nbad header", "POST /api/chat#x HTTP/1.1", "hello", "PRI * HTTP/2.0"]
+)
 def test_what_is_not_even_http_is_400(frontend: Frontend, start: str) -> None:
     """Answered by HAProxy's parser, which has its own text for it in every configuration."""
     assert frontend.raw(f"{start}\r\n\r\n".encode()).startswith(b"HTTP/1.1 400 ")
