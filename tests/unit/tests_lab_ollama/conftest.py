@@ -41,10 +41,14 @@ def card(tmp_path: Path) -> lab.Card:
 
 @pytest.fixture
 def start(tmp_path: Path, needs: str) -> Iterator[Start]:
-    """Starts stand-ins and ends them: start(card or None, name, wrapper, **environ)."""
+    """Starts stand-ins and ends them: start(card, its settings or None, name, wrapper, **environ)."""
     running: list[lab.Server] = []
 
-    def begin(card: lab.Card | None, name: str = "server", wrapper: t.Sequence[str] = (), **environ: str) -> lab.Server:
+    def begin(
+        card: lab.Card | dict[str, t.Any] | None, name: str = "server", wrapper: t.Sequence[str] = (), **environ: str
+    ) -> lab.Server:
+        if isinstance(card, dict):
+            card = lab.Card(tmp_path / f"card-of-{name}", **card)
         server = lab.Server(
             tmp_path / name, card, wrapper, **{"SDAI_LAB_NEEDS": needs, "SDAI_LAB_SPEED": "20", **environ}
         )

@@ -163,9 +163,16 @@ class Server:
         return list(self.get("/api/ps").json["models"])
 
     def runners(self) -> list[int]:
-        children = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        pids = [int(pid) for path in children for pid in path.read_text().split()]
-        return [pid for pid in pids if "llama-server" in _cmdline(pid)]
+        """The living engines of this server."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                state, parent = path.read_text().rpartition(")")[2].split()[:2]
+            except OSError:
+                continue
+            if int(parent) == self.process.pid and state != "Z" and "llama-server" in _cmdline(int(path.parent.name)):
+                found.append(int(path.parent.name))
+        return found
 
     def kill_runner(self) -> None:
         (pid,) = self.runners()

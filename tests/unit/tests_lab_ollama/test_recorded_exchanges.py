@@ -214,8 +214,8 @@ def test_server_without_a_gpu(start: Callable[..., lab.Server], models: dict[str
     assert "num_ctx" not in server.post("/api/show", model=name).json["parameters"]
 
 
-def test_card_too_full(start: Callable[..., lab.Server], tmp_path: Path, models: dict[str, bytes]) -> None:
-    server = start(lab.Card(tmp_path / "full", vram_mib=400))
+def test_card_too_full(start: Callable[..., lab.Server], models: dict[str, bytes]) -> None:
+    server = start({"vram_mib": 400})
     server.create("tiny", models["tiny"], num_gpu=999, num_ctx=2048, num_batch=256)
     for name in NO_ROOM:
         replay(server, name)

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -85,6 +86,9 @@ def _serve(config: Config) -> int:
         download.terminated(config.port)
         os._exit(0)
 
+    wake, waker = socket.socketpair()
+    waker.setblocking(False)
+    signal.set_wakeup_fd(waker.fileno())
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     Library(server, store, scheduler)
@@ -100,8 +104,8 @@ def _serve(config: Config) -> int:
     sys.stderr.flush()
     scheduler.discover()
     server.ready.set()
-    while True:
-        signal.pause()
+    while True:  # a signal that another thread caught wakes this one, in which handlers run
+        wake.recv(64)
 
 
 def main(arguments: list[str]) -> int:

@@ -65,6 +65,7 @@ class Config:
         self.load_seconds_per_gib = float(environ.get("SDAI_LAB_LOAD_SECONDS_PER_GIB", "0.15"))
         self.load_seconds = float(environ.get("SDAI_LAB_LOAD_SECONDS", "0.3"))
         self.discovery_seconds = float(environ.get("SDAI_LAB_DISCOVERY_SECONDS", "0.3"))
+        self.ping_seconds = float(environ.get("SDAI_LAB_PING_SECONDS", "10"))
         try:
             self.version = (LIB / "VERSION").read_text().strip()
         except FileNotFoundError:

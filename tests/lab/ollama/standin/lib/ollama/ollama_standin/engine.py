@@ -20,7 +20,6 @@ from .config import LIB, Config
 from .options import Launch
 from .place import Placement
 
-_PING_SECONDS = 10.0
 GIB = 1 << 30
 
 
@@ -139,11 +138,11 @@ class Engine:
             return False
 
     def ping(self) -> bool:
-        """The engine's own health answer, within ten seconds."""
+        """The engine's own health answer, within the time-out (ten seconds on the real server)."""
         if self.exited:
             return False
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=_PING_SECONDS) as connection:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=self.config.ping_seconds) as connection:
                 connection.sendall(b'{"op":"health"}\n')
                 return bool(connection.recv(64))
         except OSError:
@@ -152,7 +151,7 @@ class Engine:
     def completion(self, request: dict[str, t.Any], client: socket.socket | None) -> t.Iterator[dict[str, t.Any]]:
         """Lines of the engine's answer, the last has "done". Ends the work there when the client goes."""
         try:
-            connection = socket.create_connection(("127.0.0.1", self.port), timeout=_PING_SECONDS)
+            connection = socket.create_connection(("127.0.0.1", self.port), timeout=self.config.ping_seconds)
         except OSError:
             raise EngineDied from None
         with connection:

@@ -129,7 +129,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--version", action="version", version="stand-in for llama-server (lab of aivailable.sdai)")
     options, _ = parser.parse_known_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     plan = json.loads(os.environ["SDAI_LAB_ENGINE"])
     if plan["refuse"]:
         _log(plan["refuse"])

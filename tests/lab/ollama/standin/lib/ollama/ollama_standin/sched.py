@@ -33,6 +33,7 @@ class Loaded:
             model.digest,
             {**model.details(), "parent_model": ""},
         )
+        self.details["parent_model"] = ""
         self.launch, self.parallel, self.engine, self.keep = launch, parallel, engine, keep
         self.users = 0
         self.lock = threading.Lock()  # held while somebody asks whether the engine lives; /api/ps waits for it
