@@ -128,6 +128,11 @@ class Manifest:
         """Size of the weights' blob: what /api/ps falls back to when it did not understand the engine's log."""
         return sum(layer.size for layer in self.layers if layer.media_type == MODEL_LAYER)
 
+    @property
+    def weights(self) -> frozenset[str]:
+        """Digests of the weights; templates and licences are shared between models."""
+        return frozenset(layer.digest for layer in self.layers if layer.media_type == MODEL_LAYER)
+
     def without_params(self) -> frozenset[tuple[str, str]]:
         return frozenset((layer.media_type, layer.digest) for layer in self.layers if layer.media_type != PARAMS_LAYER)
 

@@ -240,18 +240,18 @@ def _create_from_gguf(wanted: Wanted, server: StoreServer, store: Store, report:
 
 def _remove_unused(store: Store, replicas: t.Sequence[Store], *, check: bool) -> list[str]:
     """Remove the names in the store whose weights no replica of the node uses."""
-    used: set[tuple[str, str]] = set()
+    used: set[str] = set()
     for replica in replicas:
         for name in replica.names():
             manifest = replica.manifest(name)
             if manifest is None:
                 # Not understood: what it uses is not known, so nothing may go.
                 return []
-            used |= manifest.without_params()
+            used |= manifest.weights
     done = []
     for name in store.names():
         manifest = store.manifest(name)
-        if manifest is not None and not manifest.without_params() & used:
+        if manifest is not None and not manifest.weights & used:
             done.append(f"removed {name}")
             if not check:
                 store.remove(name)

@@ -180,6 +180,9 @@ def prove(replica: Replica, roots: Roots, main_pid: int, resolved: t.Mapping[str
         return Path("/proc", str(main_pid)).exists()
 
     wait_for(client.ps, replica.load_seconds, alive=alive)
+    if not alive():
+        # Somebody else answered.
+        raise ReplicaError(f"the server has ended: another process holds port {replica.port} of {replica.address}")
     check_environment({**fixed_selectors(replica), **resolved}, _environ(main_pid))
     try:
         client.load(replica.model, kind=replica.probe.kind, timeout=replica.load_seconds)
