@@ -51,7 +51,6 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "min_gain": {"type": "raw"},
     "churn_budget_gib": {"type": "raw"},
     "replan": {"type": "raw"},
-    "seed": {"type": "raw"},
     "require": {"type": "str", "choices": ["any", "feasible", "optimal"], "default": "any"},
     "dest": {"type": "path"},
     "plan_file": {"type": "path"},
@@ -96,7 +95,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             }
         )
         options = read_options(
-            **{name: arguments[name] for name in ("plan_seconds", "min_gain", "churn_budget_gib", "replan", "seed")}
+            **{name: arguments[name] for name in ("plan_seconds", "min_gain", "churn_budget_gib", "replan")}
         )
         current = read_current(arguments["current"], problem)
         if arguments["plan_file"]:
@@ -115,7 +114,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _keep(self, dest: str, result: dict[str, t.Any]) -> None:
         """Write the plan unless the file holds the same placement already: its digests and values may be older."""
         path = Path(os.path.abspath(os.path.expanduser(dest)))
-        before = path.read_text(encoding="utf-8") if path.is_file() else ""
+        before = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
         result["dest"] = str(path)
         if _same(before, result["plan"]):
             return
@@ -124,7 +123,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if self._task.diff:
             result["diff"] = {"before_header": str(path), "after_header": str(path), "before": before, "after": after}
         if not self._task.check_mode:
-            _write(path, after)
+            try:
+                _write(path, after)
+            except OSError as error:
+                raise AnsibleActionFail(
+                    f"Cannot write the plan to {path}: {error.strerror}. Name a folder for it with sdai_plan_dir."
+                ) from error
 
 
 def _solve(problem: Problem, current: tuple[Replica, ...], options: Options) -> Plan:

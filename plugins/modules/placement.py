@@ -93,10 +93,6 @@ options:
     description:
       - Whether to take the plan that moves replicas even for a smaller gain. The default is V(false).
     type: raw
-  seed:
-    description:
-      - Seed of the search. The default is 0.
-    type: raw
   require:
     description:
       - Fail unless the plan is at least this good.

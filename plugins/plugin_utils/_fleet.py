@@ -112,7 +112,6 @@ def read_options(
     min_gain: object = None,
     churn_budget_gib: object = None,
     replan: object = None,
-    seed: object = None,
 ) -> Options:
     """How to plan, from ``sdai_plan_seconds`` and the others; None is the built-in default. Raises InputError."""
     given = {
@@ -120,7 +119,6 @@ def read_options(
         "sdai_min_gain": min_gain,
         "sdai_churn_budget_gib": churn_budget_gib,
         "sdai_replan": replan,
-        "sdai_seed": seed,
     }
     findings = Findings()
     reader = Reader(given, "", findings, known=tuple(given))
@@ -133,7 +131,6 @@ def read_options(
         min_gain_permille=50 if gain is None else round(gain * 1000),
         churn_budget_mib=None if churn is None else int(churn * 1024),
         replan=reader.boolean("sdai_replan", "Write true or false.", default=False),
-        seed=reader.whole("sdai_seed", "Give a whole number.", default=0, most=2**31 - 1),
     )
     findings.check()
     return options

@@ -109,12 +109,18 @@ def test_check_mode_tells_and_writes_nothing(dest: Path) -> None:
     assert not dest.parent.exists()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"replicas": 1}'])
-def test_a_damaged_file_is_replaced(dest: Path, content: str) -> None:
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"replicas": 1}', b"\xff\xfe"])
+def test_a_damaged_file_is_replaced(dest: Path, content: bytes) -> None:
     dest.parent.mkdir()
-    dest.write_text(content)
+    dest.write_bytes(content)
     assert run(dest=str(dest))["changed"]
     assert json.loads(dest.read_text())["schema"] == 1
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AnsibleActionFail, match=r"Cannot write the plan to \S+plan\.json: .* with sdai_plan_dir"):
+        run(dest=str(tmp_path / "file" / "plan.json"))
 
 
 def test_relative_paths_are_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,8 +177,8 @@ def test_constraints_may_name_absent_nodes() -> None:
     [
         ({}, Options()),
         (
-            {"plan_seconds": "30", "min_gain": "0.1", "churn_budget_gib": 1.5, "replan": "true", "seed": 7},
-            Options(30, 100, 1536, True, 7),
+            {"plan_seconds": "30", "min_gain": "0.1", "churn_budget_gib": 1.5, "replan": "true"},
+            Options(30, 100, 1536, True),
         ),
         ({"churn_budget_gib": 0}, Options(churn_budget_mib=0)),
     ],
