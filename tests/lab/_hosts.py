@@ -43,6 +43,11 @@ class Host:
     def container(self) -> str:
         return f"sdai-lab-{self.name}"
 
+    @property
+    def mac(self) -> str:
+        """Stays over a reboot as a real card's does, or the neighbours would look for the old one for half a minute."""
+        return "02:5d:a1:" + ":".join(f"{int(part):02x}" for part in self.address.split(".")[1:])
+
 
 HOSTS = (
     Host("frontend1", "10.89.77.10", publish=("127.0.0.1:8080:8080", "127.0.0.1:8404:8404")),
@@ -57,8 +62,9 @@ def run_arguments(host: Host, image: str, machine_mounts: Sequence[str]) -> list
     """All of `podman run` after its own options and before the label that tells their digest."""
     names = [f"--add-host={name}:{other.address}" for other in EVERYBODY for name in (other.name, *other.aliases)]
     arguments = [
-        f"--name={host.container}", f"--hostname={host.name}", f"--network={NETWORK}", f"--ip={host.address}",
-        "--label=sdai-lab", *names, *(f"--publish={port}" for port in host.publish),
+        f"--name={host.container}", f"--hostname={host.name}", "--label=sdai-lab",
+        f"--network={NETWORK}", f"--ip={host.address}", f"--mac-address={host.mac}",
+        *names, *(f"--publish={port}" for port in host.publish),
     ]  # fmt: skip
     if not host.systemd:
         mounts = [f"{STANDIN}:/srv/lab:ro", f"{CACHE}:/srv/cache:ro"]

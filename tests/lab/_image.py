@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import typing as t
 
@@ -43,15 +44,24 @@ def image() -> str:
             _bootstrap(archive)
     with step("Importing the image into Podman", 15):
         podman("import", archive, name)
+    _forget_older(name, archive)
+    return name
+
+
+def _forget_older(name: str, archive: Path) -> None:
     for old in CACHE.glob("image-*"):
         if old != archive:
             run(["rm", "-f", old], root=True)
-    return name
+    for line in podman("images", "--format", "{{.Repository}}:{{.Tag}}", REPOSITORY).stdout.split():
+        if line != name:
+            # Refused, and rightly so, while a container is made of it.
+            podman("rmi", line, check=False)
 
 
 def _bootstrap(archive: Path) -> None:
     CACHE.mkdir(parents=True, exist_ok=True)
-    scratch, log = archive.with_suffix(".part"), CACHE / "image.log"
+    # A name of its own: the mmdebstrap of a run that was killed may still be writing to its file.
+    scratch, log = archive.with_suffix(f".part-{os.getpid()}"), CACHE / "image.log"
     packages = (RECIPE / "packages").read_text().split()
     keyring = [f"--keyring={KEYRING}"] if run(["test", "-e", KEYRING], check=False).returncode == 0 else []
     command = [

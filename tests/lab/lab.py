@@ -62,10 +62,15 @@ def up() -> None:
     _hosts.network()
     with step("Building the release archive and the models", 60 if release and release.poll() is None else 0):
         servable = _finish_release(release)
-    missing = [host for host in EVERYBODY if host not in fit and (host is not MIRROR or servable)]
-    if missing:
-        with step(f"Starting {', '.join(host.name for host in missing)}"), ThreadPoolExecutor() as pool:
-            list(pool.map(lambda host: _start_new(host, wanted[host]), missing))
+    everybody = [host for host in EVERYBODY if host is not MIRROR or servable]
+    try:
+        _start([host for host in everybody if host not in fit], wanted)
+    except LabError as error:
+        # Names or addresses still taken by what a killed run or a stopped machine left half done.
+        print(f"{error}\nOnce more, from nothing.", flush=True)
+        _clear()
+        _hosts.network()
+        _start(everybody, wanted)
     with step("Waiting until the hosts have booted"), ThreadPoolExecutor() as pool:
         list(pool.map(wait_ready, HOSTS))
     if servable:
@@ -100,17 +105,18 @@ def _fits(host: Host, listed: dict[str, t.Any] | None, arguments: list[str]) -> 
     return podman("start", host.container, check=False).returncode == 0
 
 
+def _start(hosts: list[Host], wanted: dict[Host, list[str]]) -> None:
+    with step(f"Starting {', '.join(host.name for host in hosts)}"), ThreadPoolExecutor() as pool:
+        list(pool.map(lambda host: _start_new(host, wanted[host]), hosts))
+
+
 def _start_new(host: Host, arguments: list[str]) -> None:
     _hosts.lay_out(host)
     label = f"--label=sdai-lab-spec={_hosts.specification(host, arguments)}"
-    command = ["run", "--detach", label, *arguments]
-    done = podman(*command, check=False)
-    if done.returncode and "already allocated" in done.stderr:
-        # Leases of containers that a stopped machine took with it.
-        podman("network", "reload", "--all", check=False)
-        done = podman(*command, check=False)
+    done = podman("run", "--detach", label, *arguments, check=False)
+    if "address already in use" in done.stderr:
+        sys.exit(f"lab: another program listens on a port that {host.name} publishes: {', '.join(host.publish)}")
     if done.returncode:
-        _engine.remove(host.container)
         raise LabError(f"{host.name} does not start: {done.stderr.strip()}")
 
 
@@ -146,12 +152,17 @@ def ssh_command(host: Host) -> list[str]:
 
 def down() -> None:
     with step("Removing the lab"):
-        for name in _engine.containers():
-            _engine.remove(name)
-        if podman("network", "exists", NETWORK, check=False).returncode == 0:
-            podman("network", "rm", "--force", NETWORK)
+        _clear()
         _engine.run(["rm", "-rf", STATE], root=True)
     print("The lab is removed; its caches stay in .cache/lab.")
+
+
+def _clear() -> None:
+    for name in {*_engine.containers(), *(host.container for host in EVERYBODY)}:
+        if podman("container", "exists", name, check=False).returncode == 0:
+            _engine.remove(name)
+    if podman("network", "exists", NETWORK, check=False).returncode == 0:
+        podman("network", "rm", "--force", NETWORK)
 
 
 def status() -> None:
