@@ -17,7 +17,7 @@ description:
   - A plan that cannot serve every model is a result, not a failure. See O(require).
   - Runs on the control node and contacts no host.
 author:
-  - The aivailable.sdai contributors
+  - The aivailable.sdai contributors (@aivailable)
 extends_documentation_fragment:
   - aivailable.sdai._attributes
 attributes:
