@@ -220,24 +220,31 @@ def read_selectors(path: Path) -> dict[str, str]:
     return {key: value for key, _eq, value in pairs}
 
 
+def run(command: str, replica_id: str) -> None:
+    """:raises ReplicaError, OllamaError: what the unit, or the administrator, must be told."""
+    replica = load_replica(replica_id)
+    roots = load_roots()
+    selectors = RUN / replica.id / "selectors.env"
+    if command == "preflight":
+        resolved = preflight(replica, roots, os.environ)
+        selectors.write_text("".join(f"{key}={value}\n" for key, value in resolved.items()), encoding="utf-8")
+    elif command == "prove":
+        prove(replica, roots, int(os.environ["MAINPID"]), read_selectors(selectors))
+    else:
+        watch(replica, roots)
+
+
 def main(argv: t.Optional[t.Sequence[str]] = None) -> int:
-    """Exit status 0, or 1 with one line on standard error that says what is wrong."""
+    """Exit status 0, or 1 with one line on standard error for each replica that fails."""
     parser = argparse.ArgumentParser(prog="sdai-replica", description=__doc__)
     parser.add_argument("command", choices=["preflight", "prove", "watch"])
-    parser.add_argument("id")
+    parser.add_argument("ids", nargs="+", metavar="id")
     arguments = parser.parse_args(argv)
-    try:
-        replica = load_replica(arguments.id)
-        roots = load_roots()
-        selectors = RUN / replica.id / "selectors.env"
-        if arguments.command == "preflight":
-            resolved = preflight(replica, roots, os.environ)
-            selectors.write_text("".join(f"{key}={value}\n" for key, value in resolved.items()), encoding="utf-8")
-        elif arguments.command == "prove":
-            prove(replica, roots, int(os.environ["MAINPID"]), read_selectors(selectors))
-        else:
-            watch(replica, roots)
-    except (ReplicaError, OllamaError) as exc:
-        print(f"{arguments.id}: {arguments.command} failed: {exc}", file=sys.stderr)
-        return 1
-    return 0
+    failed = 0
+    for replica_id in arguments.ids:
+        try:
+            run(arguments.command, replica_id)
+        except (ReplicaError, OllamaError) as exc:
+            print(f"{replica_id}: {arguments.command} failed: {exc}", file=sys.stderr)
+            failed = 1
+    return failed

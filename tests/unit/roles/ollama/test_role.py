@@ -1,0 +1,164 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the role writes agrees with what the node's tool checks, and the tool is whole."""
+
+from __future__ import annotations
+
+import ast
+import re
+import typing as t
+from pathlib import Path
+
+import jinja2
+import pytest
+import yaml
+from ansible.plugins.filter.core import FilterModule
+from ansible_collections.aivailable.sdai.plugins.module_utils._replica import (
+    Replica,
+    check_environment,
+    fixed_selectors,
+)
+
+ROOT = Path(__file__).resolve().parents[4]
+ROLE = ROOT / "roles/ollama"
+UTILS = ROOT / "plugins/module_utils"
+
+CUDA = ("GPU-1b06a1de-0001-4a11-8c01-000000000001", "GPU-1b38a1de-0002-4a11-8c01-000000000002")
+AMD, PCI = "GPU-7900a1de00000003", "0000:0a:00.0"
+
+
+def render(template: str, **variables: t.Any) -> str:
+    """Render with Ansible's own settings for templates and the role's plain variables."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ROLE / "templates"), trim_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters.update(FilterModule().filters())
+    environment.tests["match"] = lambda value, pattern: re.match(pattern, value) is not None
+    environment.tests["search"] = lambda value, pattern: re.search(pattern, value) is not None
+    plain = yaml.safe_load((ROLE / "vars/main.yml").read_text()) | yaml.safe_load(
+        (ROLE / "defaults/main.yml").read_text()
+    )
+    return environment.get_template(template).render({**plain, "ansible_managed": "managed", **variables})
+
+
+def replica(backend: str, runner: str, gpus: list[tuple[str, int]]) -> dict[str, t.Any]:
+    return {
+        "id": "tiny--1",
+        "unit": "sdai-ollama@tiny--1.service",
+        "model": "tiny",
+        "backend": backend,
+        "runner": runner,
+        "gpus": [
+            {"id": gpu_id, "index": index, "layers": layers, "vram_mib": 100}
+            for index, (gpu_id, layers) in enumerate(gpus)
+        ],
+        "port": 11500,
+        "context": 4096,
+        "parallel": 2,
+        "kv_cache_type": "q8_0",
+        "batch": 512,
+        "flash_attention": True,
+        "probe": {"kind": "chat", "prompt": "?", "pattern": "."},
+    }
+
+
+@pytest.mark.parametrize(
+    ("backend", "runner", "gpus"),
+    [
+        ("cuda", "cuda_v12", [(CUDA[0], 16)]),
+        ("cuda", "cuda_v13", [(CUDA[0], 10), (CUDA[1], 6)]),
+        ("rocm", "rocm_v7_2", [(AMD, 16)]),
+        ("rocm", "rocm_v7_2", [(AMD, 8), (PCI, 8)]),
+        ("vulkan", "vulkan", [(PCI, 16)]),
+    ],
+)
+def test_environment_passes_the_preflight(backend: str, runner: str, gpus: list[tuple[str, int]]) -> None:
+    """The file and the tool state the selectors independently; here they meet."""
+    item = replica(backend, runner, gpus)
+    text = render("replica.env.j2", item=item, ollama_address="10.0.0.11", __ollama_load_seconds=310)
+    environ = dict(line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#"))
+    more = {"address": "10.0.0.11", "blob_bytes": 1, "load_seconds": 310}
+    check_environment(fixed_selectors(Replica.from_dict({**item, **more})), environ)
+    assert environ["OLLAMA_HOST"] == "10.0.0.11:11500"
+    assert environ["OLLAMA_FLASH_ATTENTION"] == "1"
+    assert environ["LLAMA_ARG_FIT"] == "off"
+    assert ("ROCR_VISIBLE_DEVICES" in environ) == (backend == "rocm" and PCI not in dict(gpus))
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["sdai-ollama@.service.j2", "sdai-ollama-watch@.service.j2", "sdai-ollama-store.service.j2"],
+)
+@pytest.mark.parametrize("flag", [True, False])
+def test_units_have_one_setting_a_line(template: str, flag: bool) -> None:
+    """Included parts end with a line break, or the next setting becomes part of the last value."""
+    text = render(template, __ollama_restart_grows=flag, __ollama_perfmon=flag)
+    for line in text.splitlines():
+        assert re.fullmatch(r"|#.*|\[\w+\]|[A-Z]\w+=.*", line), line
+    assert "NoNewPrivileges=yes" in text.splitlines()
+    assert "ProtectSystem=strict" in text.splitlines()
+
+
+def test_growing_pause_only_where_systemd_knows_it() -> None:
+    old = render("sdai-ollama@.service.j2", __ollama_restart_grows=False, __ollama_perfmon=False)
+    new = render("sdai-ollama@.service.j2", __ollama_restart_grows=True, __ollama_perfmon=False)
+    assert "RestartSec=10" in old.splitlines()
+    assert "RestartSteps" not in old
+    assert {"RestartSec=5", "RestartSteps=6", "RestartMaxDelaySec=60"} <= set(new.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("frontends", "lines"),
+    [
+        ([], []),
+        (["10.0.0.2", "10.0.0.1", "10.0.0.2"], ["ip saddr { 10.0.0.1, 10.0.0.2 } accept"]),
+        (["fd00::1"], ["ip6 saddr { fd00::1 } accept"]),
+    ],
+)
+def test_firewall_admits_the_frontends(frontends: list[str], lines: list[str]) -> None:
+    text = render("firewall.nft.j2", ollama_frontends=frontends)
+    assert [line.strip() for line in text.splitlines() if "saddr" in line] == lines
+    assert text.rstrip().splitlines()[-3].strip() == "counter drop"
+
+
+def imported(path: Path) -> set[str]:
+    """The files of module_utils that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = path.parents[node.level - 1]
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            for name in names:
+                target = base.joinpath(*name.split("."))
+                found.add(f"{target}.py" if target.with_suffix(".py").exists() else f"{target}/__init__.py")
+    return found
+
+
+def test_tool_is_whole() -> None:
+    """Everything the tool imports is copied to the node, and nothing else but the GPU package."""
+    named = re.search(r"__ollama_node_files: >-\n\s+\{\{ \[(.*?)\]", (ROLE / "vars/main.yml").read_text())
+    assert named is not None
+    copied = {str(UTILS / name) for name in re.findall(r"'([^']+)'", named[1])}
+    copied |= {str(path) for path in (UTILS / "_gpu").glob("*.py")}
+    seen: set[str] = set()
+    todo = {str(UTILS / "_replica_tool.py")}
+    while todo:
+        path = todo.pop()
+        seen.add(path)
+        todo |= imported(Path(path)) - seen
+    assert seen <= copied
+    assert {path for path in copied - seen if "/_gpu/" not in path} == set()
+
+
+@pytest.mark.parametrize("role", ["ollama", "gpu_node"])
+def test_each_variable_has_a_default_and_a_description(role: str) -> None:
+    folder = ROOT / "roles" / role
+    specs = yaml.safe_load((folder / "meta/argument_specs.yml").read_text())["argument_specs"]
+    defaults = yaml.safe_load((folder / "defaults/main.yml").read_text())
+    options = specs["main"]["options"]
+    assert {name: option["default"] for name, option in options.items()} == defaults
+    for entry in specs.values():
+        assert entry["options"].items() <= {**options, **entry["options"]}.items()
+        assert set(entry["options"]) <= set(defaults)
