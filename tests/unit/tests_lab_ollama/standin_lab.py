@@ -117,7 +117,7 @@ class Server:
         environ = base | (card.environ if card else {}) | environ
         self.process = subprocess.Popen(
             [*wrapper, sys.executable, str(STANDIN / "bin/ollama"), "serve"],
-            env=environ, stdout=self.access.open("ab"), stderr=self.log.open("ab"),
+            env=environ, stdout=self.access.open("wb"), stderr=self.log.open("wb"),
         )  # fmt: skip
         self.port = int(wait_for(self._port, "the port"))
         wait_for(lambda: self.get("/").status == 200, "the first answer")
