@@ -86,7 +86,7 @@ def nodes(gpus: list[simgpu.Gpu]) -> None:
 def make_node(path: str, group: str, mode: int) -> None:
     """A plain file in the place of a device: rights are what programs look at, and it needs no driver."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with contextlib.suppress(KeyError), open(path, "a", encoding="ascii"):
+    with contextlib.suppress(KeyError, PermissionError), open(path, "a", encoding="ascii"):
         os.chmod(path, mode)
         os.chown(path, 0, grp.getgrnam(group).gr_gid)
 
