@@ -25,7 +25,7 @@ from ..rules import check_model
 from ..running import standing
 from .incumbent import greedy
 from .passes import Budget, Outcome, improve
-from .space import Limits, Solution, Space, build, gains, worth
+from .space import Limits, Solution, Space, build, gains, served, worth
 from .survive import survivability
 
 if t.TYPE_CHECKING:
@@ -72,7 +72,6 @@ def _decide(space: Space, options: Options, budget: Budget) -> Outcome:
     The plan is measured against the bounds of the freest of them.
     """
     full = tuple(model.replicas_max for model in space.models)
-    everything = budget.left
     if not space.running:
         return improve(space, Limits(full), greedy(space, Limits(full), frozenset()), budget)
 
@@ -81,20 +80,25 @@ def _decide(space: Space, options: Options, budget: Budget) -> Outcome:
 
     running = Counter(space.candidates[i].model for i in space.running)
     least = Limits(tuple(max(model.replicas_min, running[m]) for m, model in enumerate(space.models)))
-    budget.left = everything * 0.2
-    kept = improve(space, least, greedy(space, least, frozenset(space.running)), budget)
+    with budget.capped(0.2):
+        kept = improve(space, least, greedy(space, least, frozenset(space.running)), budget)
 
-    budget.left = everything * 0.3
     starts = (kept.solution, greedy(space, Limits(full), kept.solution.chosen))
-    grown = improve(space, Limits(full), min(starts, key=lambda solution: worth(space, solution)), budget)
+    start = min(starts, key=lambda solution: worth(space, solution))
+    with budget.capped(0.3):
+        grown = improve(space, Limits(full), start, budget, _goal(space, kept, options))
     chosen = grown if gained(grown, kept) else kept
 
-    budget.left = everything * 0.5
     limits = Limits(full, fixed=False, moves_mib=options.churn_budget_mib)
-    moved = improve(space, limits, grown.solution, budget)
+    moved = improve(space, limits, grown.solution, budget, _goal(space, chosen, options))
     if options.replan or gained(moved, chosen):
         chosen = moved
     return dataclasses.replace(chosen, objectives=_against(chosen.objectives, moved.objectives))
+
+
+def _goal(space: Space, old: Outcome, options: Options) -> int:
+    """Return what another outcome has to serve to be of interest, if only its service could be better."""
+    return 0 if options.replan else served(space, old.solution) * (1000 + options.min_gain_permille) // 1000
 
 
 def _against(own: tuple[Objective, ...], freest: tuple[Objective, ...]) -> tuple[Objective, ...]:

@@ -73,6 +73,10 @@ def _tightest(state: _State, i: int) -> tuple[int, ...]:
     return (state.new_node(i), len(candidate.gpus), left, i)
 
 
+def _densest(state: _State, i: int) -> tuple[int, ...]:
+    return _tightest(state, i)[1:]
+
+
 def _fastest(state: _State, i: int) -> tuple[int, ...]:
     candidate = state.space.candidates[i]
     return (state.new_node(i), -candidate.shape.speed, i)
@@ -91,7 +95,7 @@ def greedy(space: Space, limits: Limits, start: frozenset[int]) -> Solution:
     attempts = [
         _attempt(space, limits.ceilings, start, models, places)
         for models in (_largest, _rarest)
-        for places in (_tightest, _fastest)
+        for places in (_tightest, _densest, _fastest)
     ]
     return min(attempts, key=lambda solution: worth(space, solution))
 

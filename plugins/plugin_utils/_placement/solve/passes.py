@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 import random
+import typing as t
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ortools.sat.python import cp_model
@@ -17,6 +19,9 @@ from ortools.sat.python import cp_model
 from ..model import Objective
 from .formulation import Formulation
 from .space import Limits, Solution, Space, churn, served, unmet, weak
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TOO_BIG = 12_000
 """Candidates beyond which a model of the whole fleet no longer pays: the greedy plan stands, with simple bounds."""
@@ -46,6 +51,14 @@ class Budget:
         self.left = seconds * PACE
         self.seed = seed
         self.reproducible = True
+
+    @contextmanager
+    def capped(self, part: float) -> Iterator[None]:
+        """Keep the rest of what is left for later."""
+        reserve = self.left * (1 - part)
+        self.left -= reserve
+        yield
+        self.left += reserve
 
     def solve(
         self, model: cp_model.CpModel, seconds: float, *, linearization: int = 2, fix_hinted: bool = False
@@ -90,17 +103,21 @@ def simple_bounds(space: Space, limits: Limits) -> tuple[tuple[int, ...], int, i
     return tuple(missing[priority] for priority in space.classes), survivors, most
 
 
-def improve(space: Space, limits: Limits, incumbent: Solution, budget: Budget) -> Outcome:
-    """Run all passes from the incumbent; the outcome is never worse than it."""
-    return _Passes(space, limits, incumbent, budget).run()
+def improve(space: Space, limits: Limits, incumbent: Solution, budget: Budget, goal: int = 0) -> Outcome:
+    """Run all passes from the incumbent; the outcome is never worse than it.
+
+    No time is spent on serving more once it is proved that ``goal`` cannot be served.
+    """
+    return _Passes(space, limits, incumbent, budget, goal).run()
 
 
 class _Passes:
-    def __init__(self, space: Space, limits: Limits, incumbent: Solution, budget: Budget) -> None:
+    def __init__(self, space: Space, limits: Limits, incumbent: Solution, budget: Budget, goal: int) -> None:
         self.space = space
         self.limits = limits
         self.budget = budget
         self.best = incumbent
+        self.goal = goal
         self.bounds = simple_bounds(space, limits)
         self.cp: Formulation | None = None
         self.objectives: list[Objective] = []
@@ -109,9 +126,9 @@ class _Passes:
         space = self.space
         for position, priority in enumerate(space.classes):
             value = unmet(space, self.best.chosen)[position]
-            self._minimise("unmet_minimum", value, self.bounds[0][position], 0.3, priority=priority)
+            self._minimise("unmet_minimum", value, self.bounds[0][position], 0.4, priority=priority)
         self._maximise("weak_n1", weak(space, self.best.chosen), self.bounds[1], 0.3)
-        self._maximise("served", served(space, self.best), self.bounds[2], 0.85)
+        self._maximise("served", served(space, self.best), self.bounds[2], 0.8)
         self._minimise("churn_mib", churn(space, self.best.chosen), 0, 1.0)
         return Outcome(self.best, tuple(self.objectives))
 
@@ -125,44 +142,56 @@ class _Passes:
         if value != bound and len(self.space.candidates) <= TOO_BIG:
             cp = self._formulation()
             cp.model.minimize(sign * cp.objective(name, priority))
-            seconds = self.budget.left * part
-            if name == "served":
-                value, bound = self._served(cp, value, bound, seconds)
-            else:
-                value, proved = self._attempt(cp, value, seconds, sign)
-                if proved is not None:
-                    bound = max(bound, proved) if sign > 0 else min(bound, proved)
+            with self.budget.capped(part):
+                if name == "served":
+                    value = self._same_places(cp, value)
+                if not self.limits.fixed and name != "served":
+                    # What a few GPUs can repair moves less than a new placement of everything.
+                    with self.budget.capped(0.4):
+                        value = self._neighbourhoods(cp, value, bound, sign)
+                value, bound = self._whole(cp, value, bound, sign, 0.4 if name == "served" else 0.75)
+                if name != "served" or bound >= self.goal:
+                    value = self._neighbourhoods(cp, value, bound, sign)
         self.objectives.append(Objective(name, value, bound, value == bound, priority))
         if self.cp is not None:
             self.cp.keep(name, priority, value, sign)
 
-    def _served(self, cp: Formulation, value: int, bound: int, seconds: float) -> tuple[int, int]:
-        """Divide the time of the places as they are; then all places at once; then a few GPUs at a time."""
-        until = self.budget.left - seconds
+    def _same_places(self, cp: Formulation, value: int) -> int:
+        """Divide the time of the places as they are: quick, and a far better start than any guess."""
         cp.hint(places_only=True)
-        value = self._take(cp, self.budget.solve(cp.model, seconds / 4, fix_hinted=True), value, sign=-1)
-        value, proved = self._attempt(cp, value, seconds / 2, sign=-1)
-        if proved is not None:
-            bound = min(bound, proved)
+        return self._take(cp, self.budget.solve(cp.model, self.budget.left / 4, fix_hinted=True), value, sign=-1)
+
+    def _whole(self, cp: Formulation, value: int, bound: int, sign: int, part: float) -> tuple[int, int]:
+        """Solve for all places at once; return the value reached and the bound."""
+        cp.hint()
+        solver = self.budget.solve(cp.model, self.budget.left * part)
+        if solver is None:
+            return value, bound
+        proved: int = round(sign * solver.best_objective_bound)
+        return self._take(cp, solver, value, sign), max(bound, proved) if sign > 0 else min(bound, proved)
+
+    def _neighbourhoods(self, cp: Formulation, value: int, bound: int, sign: int) -> int:
+        """Place the replicas of a few GPUs anew at a time, for as long as the budget lasts."""
         draw = random.Random(self.budget.seed)
-        while value < bound and self.budget.left > until and len(self.space.gpus) > NEIGHBOURS:
+        while value != bound and self.budget.left > 0 and len(self.space.gpus) > NEIGHBOURS:
             part = cp.neighbourhood(self._neighbours(draw))
-            value = self._take(cp, self.budget.solve(part, NEIGHBOURHOOD_SECONDS, linearization=1), value, sign=-1)
-        return value, bound
+            value = self._take(cp, self.budget.solve(part, NEIGHBOURHOOD_SECONDS, linearization=1), value, sign)
+        return value
 
     def _neighbours(self, draw: random.Random) -> set[int]:
-        """Draw some GPUs: those that a few models could use, so that there is something to exchange."""
-        models = draw.sample(range(len(self.space.models)), min(3, len(self.space.models)))
-        shared = sorted({gpu for m in models for i in self.space.by_model[m] for gpu in self.space.candidates[i].gpus})
-        return set(draw.sample(shared, min(NEIGHBOURS, len(shared))))
-
-    def _attempt(self, cp: Formulation, value: int, seconds: float, sign: int) -> tuple[int, int | None]:
-        """Solve the whole; return the value reached and its bound."""
-        cp.hint()
-        solver = self.budget.solve(cp.model, seconds)
-        if solver is None:
-            return value, None
-        return self._take(cp, solver, value, sign), round(sign * solver.best_objective_bound)
+        """Draw GPUs to place anew together; some of them could hold a model that misses replicas, if one does."""
+        space = self.space
+        short = [
+            m
+            for m, model in enumerate(space.models)
+            if space.by_model[m] and model.replicas_min > sum(i in self.best.chosen for i in space.by_model[m])
+        ]
+        wanted: set[int] = set()
+        if short:
+            hosts = sorted({gpu for i in space.by_model[draw.choice(short)] for gpu in space.candidates[i].gpus})
+            wanted = set(draw.sample(hosts, min(len(hosts), NEIGHBOURS // 2)))
+        others = [gpu for gpu in range(len(space.gpus)) if gpu not in wanted]
+        return wanted | set(draw.sample(others, NEIGHBOURS - len(wanted)))
 
     def _take(self, cp: Formulation, solver: cp_model.CpSolver | None, value: int, sign: int) -> int:
         """Take a better solution over; return the value of the best one."""
