@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import sys
 import threading
 from pathlib import Path
@@ -86,9 +85,9 @@ def _serve(config: Config) -> int:
         download.terminated(config.port)
         os._exit(0)
 
-    wake, waker = socket.socketpair()
-    waker.setblocking(False)
-    signal.set_wakeup_fd(waker.fileno())
+    wake, waker = os.pipe()
+    os.set_blocking(waker, False)
+    signal.set_wakeup_fd(waker)
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     Library(server, store, scheduler)
@@ -105,7 +104,7 @@ def _serve(config: Config) -> int:
     scheduler.discover()
     server.ready.set()
     while True:  # a signal that another thread caught wakes this one, in which handlers run
-        wake.recv(64)
+        os.read(wake, 64)
 
 
 def main(arguments: list[str]) -> int:

@@ -52,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
     def gone(self) -> bool:
         """Whether the client has closed the connection."""
         try:
-            return self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+            return len(self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)) == 0
         except BlockingIOError:
             return False
         except OSError:
@@ -239,7 +239,7 @@ class Server(ThreadingHTTPServer):
         super().__init__((config.address, config.port), Handler)
         config.port = self.server_address[1]
         try:
-            self.loopback = ipaddress.ip_address(self.server_address[0]).is_loopback
+            self.loopback = ipaddress.ip_address(str(self.server_address[0])).is_loopback
         except ValueError:
             self.loopback = False
 
