@@ -56,8 +56,7 @@ def quirks() -> str:
         limits.append(f'"{name}={min(1024, most) if name == "nofile" else most}:{most}"')
     text = f'[engine]\nruntime = "runc"\n[containers]\ndefault_ulimits = [{", ".join(limits)}]\n'
     path = STATE / "containers.conf"
-    if not path.exists() or path.read_text() != text:
-        write(path, text)
+    write(path, text)
     return str(path)
 
 
@@ -79,7 +78,12 @@ def remove(name: str) -> None:
 
 
 def write(path: Path, text: str, mode: int = 0o644) -> None:
-    """Replaces a file at once, so that a killed run leaves the old one or the new one."""
+    """Replaces a file at once, so that a killed run leaves the old one or the new one.
+
+    A file that says so already stays: containers that have it mounted would keep the old one.
+    """
+    if path.exists() and path.read_text() == text:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.write_text(text)

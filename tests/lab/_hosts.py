@@ -122,13 +122,8 @@ def keys() -> None:
             public.unlink(missing_ok=True)
             run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path])
     host_key = " ".join((HOST_SSH / "ssh_host_ed25519_key.pub").read_text().split()[:2])
-    _keep(HOST_SSH / "authorized_keys", (SSH / "id_ed25519.pub").read_text())
-    _keep(SSH / "known_hosts", "".join(f"{host.name},{host.address} {host_key}\n" for host in HOSTS))
-
-
-def _keep(path: Path, text: str) -> None:
-    if not path.exists() or path.read_text() != text:
-        write(path, text)
+    write(HOST_SSH / "authorized_keys", (SSH / "id_ed25519.pub").read_text())
+    write(SSH / "known_hosts", "".join(f"{host.name},{host.address} {host_key}\n" for host in HOSTS))
 
 
 def network() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -40,10 +39,12 @@ def authorities() -> list[Path]:
 
 def _authority_mounts() -> list[str]:
     folder = STATE / "ca"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for number, path in enumerate(authorities()):
-        write(folder / f"sdai-lab-{number}.crt", path.read_text())
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {folder / f"sdai-lab-{number}.crt": path.read_text() for number, path in enumerate(authorities())}
+    for path, text in wanted.items():
+        write(path, text)
+    for path in set(folder.iterdir()) - set(wanted):
+        path.unlink()
     return [f"{folder}:/usr/local/share/ca-certificates/sdai-lab:ro"]
 
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -152,7 +153,8 @@ def ssh_command(host: Host) -> list[str]:
 
 def down() -> None:
     with step("Removing the lab"):
-        _clear()
+        if shutil.which("podman"):
+            _clear()
         _engine.run(["rm", "-rf", STATE], root=True)
     print("The lab is removed; its caches stay in .cache/lab.")
 
