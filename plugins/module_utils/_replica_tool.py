@@ -149,11 +149,17 @@ def _vulkaninfo() -> str:
     return done.stdout
 
 
-def check_resident(client: Client, replica: Replica, roots: Roots) -> None:
-    """:raises ReplicaError: by its own word or by the drivers', the model is not where it is planned."""
+def check_resident(client: Client, replica: Replica, roots: Roots, *, mute_driver: bool) -> None:
+    """``mute_driver``: whether NVIDIA's driver may be silent altogether.
+
+    :raises ReplicaError: by its own word or by the drivers', the model is not where it is planned.
+    """
     check_ps(replica, client.ps(WATCH_SECONDS))
+    found = scan(roots)
+    if mute_driver and replica.backend == "cuda" and not found.drivers.get("nvidia_source"):
+        return
     held: dict[str, int] = {}
-    for process in scan(roots).processes:
+    for process in found.processes:
         if process.unit == replica.unit:
             held[process.gpu_id] = held.get(process.gpu_id, 0) + process.vram_mib
     check_vram(replica, held)
@@ -189,7 +195,7 @@ def prove(replica: Replica, roots: Roots, main_pid: int, resolved: t.Mapping[str
     except OllamaError:
         # The server picks its engine's port before the engine takes it: rarely somebody else was faster.
         client.load(replica.model, kind=replica.probe.kind, timeout=replica.load_seconds)
-    wait_for(lambda: check_resident(client, replica, roots), SETTLE_SECONDS, alive=alive)
+    wait_for(lambda: check_resident(client, replica, roots, mute_driver=False), SETTLE_SECONDS, alive=alive)
     ask(client, replica)
 
 
@@ -209,7 +215,8 @@ def watch(replica: Replica, roots: Roots) -> None:
     """
     client = Client(replica.address, replica.port)
     client.load(replica.model, kind=replica.probe.kind, timeout=WATCH_SECONDS)
-    wait_for(lambda: check_resident(client, replica, roots), SETTLE_SECONDS)
+    # An upgrade of the driver's packages silences NVML until the reboot, while what runs runs on: not to be ended.
+    wait_for(lambda: check_resident(client, replica, roots, mute_driver=True), SETTLE_SECONDS)
 
 
 def read_selectors(path: Path) -> dict[str, str]:

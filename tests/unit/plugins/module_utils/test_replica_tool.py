@@ -168,6 +168,22 @@ def test_model_that_is_elsewhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         assert "holds 500 MiB on GPU" in run(capsys, command, "tiny--1")[1]
 
 
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize(
+    ("source", "command", "status"), [("", "watch", 0), ("", "prove", 1), ("nvml", "watch", 1), ("nvml", "prove", 1)]
+)
+def test_silent_driver_ends_no_replica_that_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, command: str, status: int
+) -> None:
+    """NVML is mute from an upgrade of its packages to the reboot. A driver that knows other cards only is not mute."""
+    path = tmp_path / "replicas/tiny--1.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "backend": "cuda", "runner": "cuda_v12"}))
+    environ = {**SELECTORS, "OLLAMA_LLM_LIBRARY": "cuda_v12", "CUDA_VISIBLE_DEVICES": CARD}
+    monkeypatch.setattr(tool, "_environ", lambda _pid: environ)
+    monkeypatch.setattr(tool, "scan", lambda _roots: Scan((), (), drivers={"nvidia_source": source}))
+    assert tool.main([command, "tiny--1"]) == status
+
+
 def test_garbage_answer(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     server.answer = "@@@@"
     assert "got '@@@@'" in run(capsys, "prove", "tiny--1")[1]
