@@ -172,7 +172,7 @@ def estimate(shape: ModelShape, launch: Launch, *, flash_attention: bool) -> Foo
     :raises UnsupportedArchitecture: no formula is known.
     :raises UnsupportedKvCache: unknown type, or a quantised one without flash attention.
     """
-    weights, kv = _prefix_sums(shape, launch, flash_attention)
+    weights, kv = prefix_sums(shape, launch, flash_attention)
     return Footprint(
         weights_mib=_mib(weights[-1] + shape.output_bytes),
         kv_mib=_mib(kv[-1]),
@@ -195,7 +195,7 @@ def estimate_split(
         raise FootprintError(
             f"a split of {shape.layers} layers needs two or more positive numbers with that sum, not {list(layers)}"
         )
-    weights, kv = _prefix_sums(shape, launch, flash_attention)
+    weights, kv = prefix_sums(shape, launch, flash_attention)
     first, other = (_mib(size) for size in _split_compute_bytes(shape, launch, flash_attention))
     shares = []
     start = 0
@@ -251,7 +251,7 @@ def _micro_batch(launch: Launch) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _prefix_sums(
+def prefix_sums(
     shape: ModelShape, launch: Launch, flash_attention: bool
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Bytes of weights and of KV cache of the first 0, 1, …, L blocks: a planner asks for many splits of one model."""

@@ -18,9 +18,9 @@ from ..module_utils._footprint import (
     FootprintError,
     Launch,
     ModelShape,
-    _prefix_sums,
     estimate,
     estimate_split,
+    prefix_sums,
     shape_from_catalog,
 )
 from ..module_utils._footprint import Footprint as Estimate
@@ -196,7 +196,7 @@ class _Sizes:
 @lru_cache(maxsize=4096)
 def _sizes(shape: ModelShape, launch: Launch, flash: bool) -> _Sizes:
     whole = estimate(shape, launch, flash_attention=flash)
-    weights, kv = _prefix_sums(shape, launch, flash)
+    weights, kv = prefix_sums(shape, launch, flash)
     first = other = whole.compute_mib
     if shape.layers > 1:
         shares = estimate_split(shape, launch, (1, shape.layers - 1), flash_attention=flash)
