@@ -15,7 +15,7 @@ import typing as t
 from .space import LOAD, SLOTS, Limits, Solution, Space, worth
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 Order = t.Callable[["_State", int], tuple[int, ...]]
 
@@ -90,14 +90,16 @@ def _rarest(space: Space, m: int) -> tuple[int, ...]:
     return (len(space.by_model[m]), m)
 
 
+def attempts(space: Space, limits: Limits, start: frozenset[int]) -> Iterator[Solution]:
+    """Yield greedy placements that keep ``start`` and respect the ceilings, one for each rule of thumb."""
+    for models in (_largest, _rarest):
+        for places in (_tightest, _densest, _fastest):
+            yield _attempt(space, limits.ceilings, start, models, places)
+
+
 def greedy(space: Space, limits: Limits, start: frozenset[int]) -> Solution:
-    """Return the best of a few greedy placements that keep ``start`` and respect the ceilings."""
-    attempts = [
-        _attempt(space, limits.ceilings, start, models, places)
-        for models in (_largest, _rarest)
-        for places in (_tightest, _densest, _fastest)
-    ]
-    return min(attempts, key=lambda solution: worth(space, solution))
+    """Return the best of the greedy placements."""
+    return min(attempts(space, limits, start), key=lambda solution: worth(space, solution))
 
 
 def _attempt(

@@ -21,7 +21,7 @@ from ortools.sat.python import cp_model
 
 from ..model import Survivability
 from .formulation import Formulation
-from .incumbent import greedy
+from .incumbent import attempts
 from .passes import TOO_BIG, Budget
 from .space import Limits, build
 
@@ -81,9 +81,13 @@ def _unplaced(space: Space, goals: dict[str, int], seed: int) -> tuple[str, ...]
     surviving = [sum(1 for i in members if space.candidates[i].running) for members in space.by_model]
     # Survivors count towards the goal; those beyond it are the extras.
     room = Limits(ceilings=tuple(max(pair) for pair in zip(ceilings, surviving, strict=True)))
-    placed = greedy(space, room, frozenset(space.running))
-    missing = _missing(space, goals, placed.chosen)
-    if not missing or len(space.candidates) > TOO_BIG:
+    tried = []
+    for placed in attempts(space, room, frozenset(space.running)):
+        tried.append((len(missing := _missing(space, goals, placed.chosen)), missing, placed))
+        if not missing:
+            return ()
+    _, missing, placed = min(tried, key=lambda item: item[:2])
+    if len(space.candidates) > TOO_BIG:
         return missing
     formulation = Formulation(space, dataclasses.replace(room, fixed=False), placed)
     for m, members in enumerate(space.by_model):

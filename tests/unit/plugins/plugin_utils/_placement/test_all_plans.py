@@ -33,7 +33,7 @@ from hypothesis import strategies as st
 from ortools.linear_solver import pywraplp
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
-QUICK = settings(max_examples=400 if LONG else 40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=400 if LONG else 100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 OPTIONS = Options(seconds=10)
 
 Place = tuple[Gpu, ...]
