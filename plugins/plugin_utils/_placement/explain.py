@@ -84,7 +84,7 @@ def _too_large(model: Model, gpus: Sequence[Gpu]) -> tuple[str, str]:
     for gpu in gpus:
         offers[gpu.node] += gpu.offer_mib
     node, most = min(offers.items(), key=lambda item: (-item[1], item[0]))
-    whole = f"a GPU that offers {_up(need)}"
+    whole = f"a GPU that offers {_up(need)}" + (" for each replica" if model.replicas_min > 1 else "")
     if most < need:
         return (
             f"needs {_up(need)} on one node; the most one node offers is {_down(most)} ({node})",
