@@ -20,6 +20,8 @@ BIN = ROOT / ".venv" / "bin"
 COLLECTION = ROOT / ".venv" / "tree" / "ansible_collections" / "aivailable" / "sdai"
 PACKAGE = "ansible_collections.aivailable.sdai.plugins"
 
+LAB_DOWN = [str(BIN / "python"), str(ROOT / "tests" / "lab" / "lab.py"), "down"]
+
 Step = tuple[str, list[str], Path]
 
 
@@ -46,7 +48,11 @@ def lint_steps() -> list[Step]:
 
 
 def molecule_steps() -> list[Step]:
-    return [("molecule", [str(BIN / "molecule"), "test", "--all"], COLLECTION)]
+    # Bare hosts are what the scenario begins with; the lab stays up for the tests that follow.
+    return [
+        ("a fresh lab", LAB_DOWN, ROOT),
+        ("molecule", [str(BIN / "molecule"), "test", "--all", "--destroy=never"], COLLECTION),
+    ]
 
 
 def pytest_step(paths: list[str]) -> Step:

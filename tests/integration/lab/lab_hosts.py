@@ -113,13 +113,20 @@ class Host:
         return sum(sum(by_gpu.values()) for pid, by_gpu in self.held().items() if pid in pids)
 
     def pids(self, unit: str) -> set[int]:
-        group = self.run(f"systemctl show -P ControlGroup '{unit}'").strip()
-        text = (
-            self.run(f"find /sys/fs/cgroup -path '*{group}/cgroup.procs' -exec cat {{}} +", check=False)
-            if group
-            else ""
-        )
-        return {int(pid) for pid in text.split()}
+        """Processes in the unit's control group."""
+        files = self.run(f"grep -l -F '/{unit}' /proc/[0-9]*/cgroup 2>/dev/null; true").split()
+        return {int(file.split("/")[2]) for file in files}
+
+    def cards(self) -> dict[str, int]:
+        """VRAM in MiB of each simulated GPU, by id."""
+        return {
+            card["uuid"] or card["pci_address"]: card["vram_mib"]
+            for card in json.loads(self.run("cat /etc/sdai-lab/gpus.json"))["gpus"]
+        }
+
+    def free(self, card: str) -> int:
+        """MiB that nobody holds on a simulated GPU."""
+        return self.cards()[card] - sum(by_gpu.get(card, 0) for by_gpu in self.held().values())
 
 
 class Statistics:

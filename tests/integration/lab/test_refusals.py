@@ -67,7 +67,7 @@ def test_declared_gpus_are_for_planning_only(more: t.Callable[..., list[str]]) -
         "backends": ["cuda_v12"],
         "usable": True,
     }
-    arguments = more("gpu9", {"sdai_gpus": [card]})
+    arguments = more("gpu9", {"sdai_address": "10.89.77.99", "sdai_gpus": [card]})
     what_if = playbook("aivailable.sdai.plan", *arguments)
     assert what_if.code == 0, what_if.output
     assert "gpu9" in what_if.output

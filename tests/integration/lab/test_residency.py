@@ -25,10 +25,15 @@ def generate(model: str, **more: t.Any) -> int:
         return error.code
 
 
-def ask_directly(host: Host, replica: dict[str, t.Any], body: dict[str, t.Any]) -> str:
-    """Asks the replica itself, on its node, past the front door."""
-    address = host.run(f"ss -Hltn 'sport = :{replica['port']}' | awk '{{print $4}}'").strip()
-    return host.run(f"curl -s -m 60 http://{address}/api/generate -d '{json.dumps(body)}'", check=False)
+def ask_directly(host: Host, replica: dict[str, t.Any], body: dict[str, t.Any] | None) -> str:
+    """Asks the replica itself, on its node, past the front door; without a body, what it has loaded."""
+    url = f"http://{replica['address']}:{replica['port']}/api/"
+    arguments = f"{url}generate -d '{json.dumps(body)}'" if body else f"{url}ps"
+    return host.run(f"curl -s -m 60 {arguments}")
+
+
+def same_model(one: str, other: str) -> bool:
+    return one.rpartition("--")[0] == other.rpartition("--")[0]
 
 
 def planned_on(gpu_hosts: list[Host], backend: str) -> tuple[Host, dict[str, t.Any]]:
@@ -37,12 +42,6 @@ def planned_on(gpu_hosts: list[Host], backend: str) -> tuple[Host, dict[str, t.A
             if replica["backend"] == backend:
                 return host, replica
     pytest.fail(f"the lab's plan puts nothing on {backend}: its catalog must")
-
-
-def other_cards(host: Host, replica: dict[str, t.Any]) -> list[str]:
-    cards = json.loads(host.run("cat /etc/sdai-lab/gpus.json"))["gpus"]
-    planned = {gpu["id"] for gpu in replica["gpus"]}
-    return [key for card in cards if (key := card["uuid"] or card["pci_address"]) not in planned]
 
 
 def put_back(host: Host, replica: str, text: str) -> None:
@@ -107,28 +106,38 @@ def test_a_selector_removed_by_hand_fails_the_unit(
 
 
 @pytest.mark.parametrize("pinned", [True, False], ids=["layers pinned", "layers not pinned"])
-def test_a_spilled_replica_is_down_and_recovers(gpu_hosts: list[Host], statistics: Statistics, pinned: bool) -> None:
+def test_a_spilled_replica_is_down_and_recovers(
+    gpu_hosts: list[Host], unit_file: t.Callable[[Host, str], None], statistics: Statistics, pinned: bool
+) -> None:
     """VRAM is taken away behind its back and the model reloaded: DOWN within 3 s, no request reaches it,
     and once the VRAM is free it comes back by itself."""
     host, replica = planned_on(gpu_hosts, "rocm")
-    name, unit, card = replica["id"], replica["unit"], replica["gpus"][0]["id"]
-    assert statistics.states()[name] == "UP"
-    # Unload, take all but 1 GiB of the card, and let a client's options load it again.
-    ask_directly(host, replica, {"model": replica["model"], "keep_alive": 0})
+    name, unit, card, model = replica["id"], replica["unit"], replica["gpus"][0]["id"], replica["model"]
+    options: dict[str, t.Any] = {}
+    if not pinned:
+        # What lets a model spill: the unit's own safeguard gone, and a client that unpins the layers.
+        unit_file(host, name)
+        host.run(f"sed -i /^LLAMA_ARG_FIT=/d /etc/sdai/replicas/{name}.env && systemctl restart {unit}")
+        options = {"num_gpu": -1}
+    wait_for("UP", lambda: statistics.states()[name] == "UP", seconds=30)
+    # The watch would repair the scene while it is set.
+    host.run(f"systemctl stop sdai-ollama-watch@{name}.timer")
+    ask_directly(host, replica, {"model": model, "keep_alive": 0})
     wait_for("unloaded", lambda: not host.held_by(unit), seconds=10)
-    host.run(f"sdai-lab-gpu take {card} $(( $(sdai-lab-gpu free {card}) - 1024 ))")
+    host.run(f"sdai-lab-gpu take {card} {host.free(card) - 1024}")
     try:
-        options = {} if pinned else {"num_gpu": -1}
-        ask_directly(host, replica, {"model": replica["model"], "prompt": "x", "options": options, "stream": False})
+        ask_directly(host, replica, {"model": model, "prompt": "x", "options": options, "stream": False})
+        loaded = json.loads(ask_directly(host, replica, None))["models"]
+        if pinned:
+            assert not loaded, "with its layers pinned it must not load at all"
+        else:
+            assert loaded[0]["size_vram"] < loaded[0]["size"], "it did not spill"
         wait_for("DOWN in HAProxy", lambda: statistics.states()[name] == "DOWN", seconds=3)
+        host.run(f"systemctl start sdai-ollama-watch@{name}.timer")
         served = statistics.sessions(name)
-        others = [
-            entry
-            for entry in statistics.states()
-            if entry != name and entry.rpartition("--")[0] == name.rpartition("--")[0]
-        ]
-        for _ in range(5):
-            assert generate(replica["model"]) == (200 if others else 503)
+        siblings = [other for other in statistics.states() if other != name and same_model(other, name)]
+        for _ in range(10):
+            assert generate(model) == (200 if siblings else 503)
         assert statistics.sessions(name) == served, "a request reached a replica that is not resident"
     finally:
         host.run("sdai-lab-gpu drop")

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import re
 import typing as t
 import urllib.request
 
@@ -61,7 +62,7 @@ def test_the_model_that_does_not_fit_is_explained(plan: dict[str, t.Any]) -> Non
     """It misses by more than 2 GiB, and the plan says what it needs, what there is, and what would help."""
     (entry,) = plan["unplaced"]
     assert entry["model"] == "llama3.3:70b"
-    needs, offers = (float(word) for word in __import__("re").findall(r"([0-9.]+) GiB", entry["reason"])[:2])
+    needs, offers = (float(word) for word in re.findall(r"([0-9.]+) GiB", entry["reason"])[:2])
     assert needs - offers > 2
     assert entry["remedy"]
     assert plan["status"] == "infeasible"
@@ -82,9 +83,8 @@ def test_a_second_site_changes_nothing_though_foreign_vram_moved(gpu_hosts: list
     """+300 MiB of foreign use on every GPU, and then gone again: same plan, byte for byte, and no task changes."""
     before = (PLAN_FILE.read_bytes(), PLAN_FILE.stat().st_mtime_ns)
     for host in gpu_hosts:
-        keys = json.loads(host.run("cat /etc/sdai-lab/gpus.json"))["gpus"]
-        for card in keys:
-            host.run(f"sdai-lab-gpu take {card['uuid'] or card['pci_address']} 300")
+        for card in host.cards():
+            host.run(f"sdai-lab-gpu take {card} 300")
     try:
         with_foreign = playbook("aivailable.sdai.site")
     finally:
