@@ -251,9 +251,7 @@ def _micro_batch(launch: Launch) -> int:
 
 
 @lru_cache(maxsize=4096)
-def prefix_sums(
-    shape: ModelShape, launch: Launch, flash_attention: bool
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def prefix_sums(shape: ModelShape, launch: Launch, flash_attention: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Bytes of weights and of KV cache of the first 0, 1, …, L blocks: a planner asks for many splits of one model."""
     graph = _graph(shape.architecture)
     _check_kv(launch.kv_cache_type, flash_attention)
