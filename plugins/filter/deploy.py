@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import typing as t
 
-from ..plugin_utils._deploy import frontend_models, launch_parameters, launch_probes, vram_as_planned
+from ..plugin_utils._deploy import answer_fault, frontend_models, launch_parameters, launch_probes, replica_fault
 
 
 class FilterModule:
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         return {
+            "answer_fault": answer_fault,
             "frontend_models": frontend_models,
             "launch_parameters": launch_parameters,
             "launch_probes": launch_probes,
-            "vram_as_planned": vram_as_planned,
+            "replica_fault": replica_fault,
         }

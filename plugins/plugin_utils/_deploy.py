@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ..module_utils._replica import Replica, ReplicaError, check_answer, check_embedding, check_vram
 from ..module_utils._support import flash_attention
 from ._catalog import Wanted, read_models, same_name
 from ._validate import Findings
@@ -24,11 +25,9 @@ if t.TYPE_CHECKING:
 Values = t.Mapping[str, t.Any]
 
 DEFAULT_KIND = "chat"
-# What units have to hold at least of the planned VRAM; the rest is the engine's own rounding.
-PROVED_PERCENT = 95
 UNKNOWN_DIGEST = "0" * 64
-# Prompt evaluation and a one-word answer; a bound for a server that never stops talking.
-ANSWER_TOKENS = 64
+# Enough for a model that thinks before its one word; a bound for one that never stops talking.
+ANSWER_TOKENS = 512
 
 
 def launch_parameters(
@@ -83,18 +82,40 @@ def frontend_models(
 
 
 def launch_probes(running: Iterable[Values]) -> list[dict[str, t.Any]]:
-    """The request that asks each running model its known question, and the pattern that the answer must match."""
-    by_model = {str(replica["model"]): replica["probe"] for replica in running}
-    return [_question(model, probe) for model, probe in sorted(by_model.items())]
+    """The request that asks each running model its known question, with one of its replicas to judge the answer by."""
+    by_model = {str(replica["model"]): replica for replica in running}
+    return [_question(model, replica) for model, replica in sorted(by_model.items())]
 
 
-def vram_as_planned(replica: Values) -> bool:
-    """Whether a running replica holds its VRAM where the plan says, and nowhere else."""
-    measured = replica["vram_measured_mib"]
-    planned = {gpu["id"]: gpu["vram_mib"] for gpu in replica["gpus"]}
-    return set(measured) == set(planned) and all(
-        measured[gpu] * 100 >= mib * PROVED_PERCENT for gpu, mib in planned.items()
-    )
+def replica_fault(replica: Values) -> str:
+    """Why a running replica is not what was planned, or nothing.
+
+    It must be active, resident, and hold its VRAM on its planned GPUs alone, by the rule of its unit's own proof.
+    """
+    if replica["state"] != "active":
+        return f"its unit is {replica['state']}"
+    if not replica["resident"]:
+        return "its server does not list exactly its model, wholly in VRAM and with the planned context"
+    try:
+        check_vram(Replica.from_dict(replica), replica["vram_measured_mib"])
+    except ReplicaError as error:
+        return str(error)
+    return ""
+
+
+def answer_fault(answer: Values, question: Values) -> str:
+    """Why what came back through the front door is not the right answer, or nothing."""
+    replica = Replica.from_dict(question["replica"])
+    try:
+        if replica.probe.kind == DEFAULT_KIND:
+            check_answer(replica, str(answer["choices"][0]["message"]["content"]))
+        else:
+            check_embedding(replica, answer["data"][0]["embedding"])
+    except ReplicaError as error:
+        return str(error)
+    except (KeyError, IndexError, TypeError) as error:
+        return f"the answer has not the form of {question['path']} ({error!r})"
+    return ""
 
 
 def _wanted(models: object) -> dict[str, Wanted]:
@@ -131,8 +152,10 @@ def _presentation(fact: Values, entry: Values) -> dict[str, t.Any]:
     }
 
 
-def _question(model: str, probe: Values) -> dict[str, t.Any]:
+def _question(model: str, replica: Values) -> dict[str, t.Any]:
+    probe = replica["probe"]
     if probe["kind"] == DEFAULT_KIND:
+        path = "/v1/chat/completions"
         body = {
             "model": model,
             "messages": [{"role": "user", "content": probe["prompt"]}],
@@ -140,6 +163,6 @@ def _question(model: str, probe: Values) -> dict[str, t.Any]:
             "seed": 0,
             "max_tokens": ANSWER_TOKENS,
         }
-        return {"model": model, "path": "/v1/chat/completions", "body": body, "pattern": probe["pattern"]}
-    body = {"model": model, "input": probe["prompt"]}
-    return {"model": model, "path": "/v1/embeddings", "body": body, "pattern": '"embedding"'}
+    else:
+        path, body = "/v1/embeddings", {"model": model, "input": probe["prompt"]}
+    return {"model": model, "path": path, "body": body, "replica": dict(replica)}

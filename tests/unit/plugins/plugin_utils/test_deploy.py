@@ -11,10 +11,11 @@ import typing as t
 
 import pytest
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._deploy import (
+    answer_fault,
     frontend_models,
     launch_parameters,
     launch_probes,
-    vram_as_planned,
+    replica_fault,
 )
 
 PROBES = {"chat": {"prompt": "Capital?", "pattern": "(?i)paris"}, "embedding": {"prompt": "Paris", "pattern": ""}}
@@ -106,27 +107,63 @@ def test_a_replica_that_does_not_run_yet_is_described_by_the_catalog() -> None:
     assert model["details"]["parameter_size"] == "8.0B"
 
 
+def as_it_runs(**more: t.Any) -> dict[str, t.Any]:
+    """A replica as replica_facts returns it."""
+    running = replica("x--1", unit="sdai-ollama@x--1.service", runner="cuda_v12", address="10.0.0.1", **more)
+    running["gpus"] = [{"id": "GPU-a", "index": 0, "layers": 32, "vram_mib": 1000}]
+    proof = {"blob_bytes": 1, "load_seconds": 60, "probe": {"kind": "chat", **PROBES["chat"]}}
+    return proof | {"state": "active", "resident": True, "vram_measured_mib": {"GPU-a": 1000}} | running | more
+
+
 def test_each_running_model_is_asked_once() -> None:
-    chat, embedding = {"kind": "chat", **PROBES["chat"]}, {"kind": "embedding", **PROBES["embedding"]}
-    questions = launch_probes(
-        [replica("b--1", model="b:latest", probe=embedding), replica("a--1", probe=chat), replica("a--2", probe=chat)]
-    )
+    embedding = {"kind": "embedding", **PROBES["embedding"]}
+    questions = launch_probes([as_it_runs(model="b:latest", probe=embedding), as_it_runs(), as_it_runs()])
     assert [(question["model"], question["path"]) for question in questions] == [
         ("b:latest", "/v1/embeddings"),
         ("llama3.1:8b", "/v1/chat/completions"),
     ]
-    assert questions[1]["pattern"] == "(?i)paris"
 
 
 @pytest.mark.parametrize(
-    ("measured", "fits"),
+    ("running", "fault"),
     [
-        ({"GPU-a": 1000}, True),
-        ({"GPU-a": 950}, True),
-        ({"GPU-a": 949}, False),
-        ({}, False),
-        ({"GPU-a": 1000, "GPU-b": 1}, False),
+        (as_it_runs(), ""),
+        (as_it_runs(vram_measured_mib={"GPU-a": 950}), ""),
+        (as_it_runs(vram_measured_mib={"GPU-a": 1000, "GPU-b": 64}), ""),
+        (as_it_runs(vram_measured_mib={"GPU-a": 949}), "holds 949 MiB on GPU GPU-a"),
+        (as_it_runs(vram_measured_mib={}), "holds 0 MiB on GPU GPU-a"),
+        (as_it_runs(vram_measured_mib={"GPU-a": 1000, "GPU-b": 65}), "not planned for it"),
+        (as_it_runs(state="failed"), "its unit is failed"),
+        (as_it_runs(resident=False), "wholly in VRAM"),
     ],
 )
-def test_vram_must_be_where_it_was_planned(measured: dict[str, int], fits: bool) -> None:
-    assert vram_as_planned(replica("x--1") | {"vram_measured_mib": measured}) is fits
+def test_a_replica_must_be_as_planned(running: dict[str, t.Any], fault: str) -> None:
+    found = replica_fault(running)
+    assert fault in found
+    assert bool(found) is bool(fault)
+
+
+def chat_answer(content: str) -> dict[str, t.Any]:
+    return {"choices": [{"message": {"role": "assistant", "content": content}}]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        (chat_answer("It is Paris."), ""),
+        (chat_answer("@@GG"), "garbage"),
+        ({"model": "paris", "choices": []}, "form"),
+        ({}, "form"),
+    ],
+)
+def test_the_answer_itself_is_judged(answer: dict[str, t.Any], fault: str) -> None:
+    (question,) = launch_probes([as_it_runs()])
+    found = answer_fault(answer, question)
+    assert fault in found
+    assert bool(found) is bool(fault)
+
+
+@pytest.mark.parametrize(("numbers", "right"), [([0.1, -0.2], True), ([0.0, 0.0], False), ([], False)])
+def test_an_embedding_is_numbers_that_say_something(numbers: list[float], right: bool) -> None:
+    (question,) = launch_probes([as_it_runs(probe={"kind": "embedding", **PROBES["embedding"]})])
+    assert (answer_fault({"data": [{"embedding": numbers}]}, question) == "") is right
