@@ -54,6 +54,7 @@ options:
   current:
     description:
       - What runs, as M(aivailable.sdai.replica_facts) lists it, each with its C(node).
+      - A replica that says another C(source) than the one wanted is made anew; one that says none is taken to be right.
       - The filter P(aivailable.sdai.running#filter) makes it from host variables.
     type: list
     elements: dict

@@ -23,7 +23,7 @@ from ._catalog import Wanted, check_places, read_models
 from ._needs import Catalog, Kind, Unplaceable, kind_of, needs_of
 from ._nodes import Card, Host, read_defaults, read_hosts
 from ._placement.model import Gpu, Model, Node, Options, Problem
-from ._placement.serialize import replica_from_dict
+from ._placement.serialize import running_from_dict
 from ._validate import Findings, Reader, closest, describe
 
 if t.TYPE_CHECKING:
@@ -142,7 +142,7 @@ def read_current(raw: Sequence[object], problem: Problem) -> tuple[Replica, ...]
     Raises DocumentError naming the key that is missing or wrong.
     """
     nodes = {node.name for node in problem.nodes}
-    replicas = (replica_from_dict(item, f"current[{place}]") for place, item in enumerate(raw))
+    replicas = (running_from_dict(item, f"current[{place}]") for place, item in enumerate(raw))
     return tuple(replica for replica in replicas if replica.node in nodes)
 
 
@@ -216,6 +216,7 @@ def _model(wanted: Wanted, kinds: Iterable[Kind], catalog: Catalog) -> Model:
             ineligible[kind.name] = str(error)
     return Model(
         name=wanted.name,
+        source=wanted.source,
         context=wanted.context,
         parallel=wanted.parallel,
         kv_cache_type=wanted.kv_cache_type,

@@ -105,7 +105,7 @@ class Constraints:
 
 @dataclass(frozen=True)
 class Model:
-    """One model of the catalog.
+    """One model of the catalog. ``source`` is where its weights come from, in its normal form.
 
     ``needs`` gives for each kind of GPU the needs by runner, in order of preference; a kind that
     cannot hold the model at all is in ``ineligible`` with the reason instead.
@@ -113,6 +113,7 @@ class Model:
     """
 
     name: str
+    source: str
     context: int
     parallel: int
     kv_cache_type: str
@@ -151,7 +152,10 @@ class Share:
 
 @dataclass(frozen=True)
 class Replica:
-    """One model held by one Ollama process, as planned or as running. ``speed`` in milli-tokens per second."""
+    """One model held by one Ollama process, as planned or as running. ``speed`` in milli-tokens per second.
+
+    ``source`` is known of what runs only, and None where the node does not say: a plan holds none.
+    """
 
     id: str
     model: str
@@ -164,6 +168,7 @@ class Replica:
     kv_cache_type: str
     batch: int
     speed: int
+    source: str | None = None
 
     @property
     def backend(self) -> str:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 from collections import Counter
 
@@ -26,8 +27,9 @@ def invalid(problem: Problem, replica: Replica) -> str | None:
     model = next((m for m in problem.models if m.name == replica.model), None)
     if model is None:
         return "the catalog no longer has the model"
-    if _settings(replica) != _settings(model):
-        return "context, parallel, kv_cache_type or batch changed"
+    changed = _changed(replica, model)
+    if changed is not None:
+        return changed
     nodes = nodes_by_name(problem)
     by_key = {gpu.key: gpu for gpu in problem.gpus}
     gpus = [by_key.get((replica.node, share.id)) for share in replica.gpus]
@@ -43,8 +45,33 @@ def invalid(problem: Problem, replica: Replica) -> str | None:
     return None
 
 
+def _changed(replica: Replica, model: Model) -> str | None:
+    if _settings(replica) != _settings(model):
+        return "context, parallel, kv_cache_type or batch changed"
+    return None if _same_source(replica, model) else f"source changed from {replica.source} to {model.source}"
+
+
 def _settings(thing: Replica | Model) -> tuple[int, int, str, int]:
     return (thing.context, thing.parallel, thing.kv_cache_type, thing.batch)
+
+
+def _same_source(replica: Replica, model: Model) -> bool:
+    # A node that does not say where a replica came from is taken to have what is wanted.
+    return replica.source in (None, model.source)
+
+
+def already(problem: Problem, current: Iterable[Replica], planned: Iterable[Replica]) -> dict[Replica, Replica]:
+    """Map each planned replica that is there already to the running one: all alike but the estimate of its speed."""
+    models = {model.name: model for model in problem.models}
+    running = {(replica.node, replica.id): replica for replica in current}
+    found = {}
+    for replica in planned:
+        old = running.get((replica.node, replica.id))
+        if old is None or dataclasses.replace(old, source=None, speed=replica.speed) != replica:
+            continue
+        if replica.model not in models or _same_source(old, models[replica.model]):
+            found[replica] = old
+    return found
 
 
 def standing(problem: Problem, current: Iterable[Replica]) -> tuple[Replica, ...]:

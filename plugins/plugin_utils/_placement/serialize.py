@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 from collections.abc import Mapping
 
@@ -197,12 +198,14 @@ class _Reader:
         return sorted(str.__str__(key) for key in self.value if isinstance(key, str))
 
 
-def replica_from_dict(value: object, where: str = "replica") -> Replica:
-    """Return the replica of a plan's replica object; keys beyond it (state, pids, ...) are left aside.
+def running_from_dict(value: object, where: str = "replica") -> Replica:
+    """Return the running replica of what replica_facts says of it; keys beyond the core's are left aside.
 
     Raises DocumentError naming the first key that is missing or wrong.
     """
-    return _replica(_Reader(value, where))
+    reader = _Reader(value, where)
+    source = reader.text("source") if "source" in reader.value else None
+    return dataclasses.replace(_replica(reader), source=source)
 
 
 def _replica(reader: _Reader) -> Replica:

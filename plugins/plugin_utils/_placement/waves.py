@@ -13,11 +13,11 @@ not fit beside has to break before it is made: it stops in one wave and starts i
 
 from __future__ import annotations
 
-import dataclasses
 import typing as t
 from collections import Counter
 
 from .model import Stop, Transition, Wave
+from .running import already
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,12 +30,12 @@ def transition(current: Sequence[Replica], plan: Plan, problem: Problem) -> Tran
 
     ``current`` is every replica on the nodes, whatever its state: all of them may hold VRAM, an id and a port.
     """
-    planned = {(replica.node, replica.id): _substance(replica) for replica in plan.replicas}
-    running = {(replica.node, replica.id): _substance(replica) for replica in current}
-    keep = [r for r in plan.replicas if running.get((r.node, r.id)) == _substance(r)]
-    start = [r for r in plan.replicas if running.get((r.node, r.id)) != _substance(r)]
+    there = already(problem, current, plan.replicas)
+    keep = [replica for replica in plan.replicas if replica in there]
+    start = [replica for replica in plan.replicas if replica not in there]
+    staying = set(there.values())
     stop = sorted(
-        (r for r in current if planned.get((r.node, r.id)) != _substance(r)),
+        (replica for replica in current if replica not in staying),
         key=lambda r: (r.model, len(r.id), r.id, r.node),
     )
     first = _fitting_beside(current, start, problem)
@@ -47,11 +47,6 @@ def transition(current: Sequence[Replica], plan: Plan, problem: Problem) -> Tran
         move_mib=sum(replica.vram_mib for replica in start),
         waves=tuple(_waves(keep, first, later, stop, problem)),
     )
-
-
-def _substance(replica: Replica) -> Replica:
-    """What makes two replicas the same process: all but the estimate of its speed."""
-    return dataclasses.replace(replica, speed=0)
 
 
 def _fitting_beside(current: Sequence[Replica], start: Sequence[Replica], problem: Problem) -> list[Replica]:

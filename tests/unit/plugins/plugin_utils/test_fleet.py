@@ -151,5 +151,7 @@ RUNNING = {
 def test_current_is_what_runs_on_planned_nodes() -> None:
     (replica,) = read_current([RUNNING, {**RUNNING, "node": "away"}], problem())
     assert (replica.id, replica.node, replica.speed) == ("mine-8b--1", "gpu1", 75_000)
+    assert replica.source is None
+    assert read_current([{**RUNNING, "source": "s"}], problem())[0].source == "s"
     with pytest.raises(PlacementError, match=r"current\[0\]\.port"):
         read_current([{**RUNNING, "port": "x"}], problem())

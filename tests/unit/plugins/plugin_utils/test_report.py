@@ -45,7 +45,7 @@ def gpu(place: str, index: int, name: str, vram: int, *, foreign: int = 0, reaso
 
 
 def model(name: str, least: int, most: int, priority: int) -> Model:
-    return Model(name, 8192, 4, "q8_0", 1024, least, most, priority, 1, needs={})
+    return Model(name, name, 8192, 4, "q8_0", 1024, least, most, priority, 1, needs={})
 
 
 def replica(identifier: str, name: str, node: str, shares: tuple[Share, ...], port: int = 11500) -> Replica:

@@ -83,6 +83,7 @@ def model(
     """A model; ``needs`` as a number of MiB is the need on GPUs of the kind "slow"."""
     return Model(
         name=name,
+        source=more.pop("source", name),
         context=8192,
         parallel=1,
         kv_cache_type="f16",
@@ -117,6 +118,7 @@ def running(
     layers: int = 4,
     runner: str = "cuda_v12",
     context: int = 8192,
+    **more: t.Any,
 ) -> Replica:
     from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model import Share
 
@@ -132,6 +134,7 @@ def running(
         kv_cache_type="f16",
         batch=512,
         speed=50_000,
+        **more,
     )
 
 

@@ -22,7 +22,7 @@ from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placem
 CARD = gpu("n", "a", 9000, margin_mib=1000)
 OTHER = gpu("n", "b", 9000, index=1)
 AWAY = gpu("o", "a", 9000)
-RUNS = running("m", CARD, 5000)
+RUNS = running("m", CARD, 5000, source="m")
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,7 @@ RUNS = running("m", CARD, 5000)
         ({"parallel": 2}, "changed"),
         ({"kv_cache_type": "q8_0"}, "changed"),
         ({"batch": 1024}, "changed"),
+        ({"source": "hf.co/else/where:q4"}, "source changed from m to hf.co/else/where:q4"),
         ({"name": "other"}, "no longer has the model"),
         ({"constraints": Constraints(exclude_nodes=("n",))}, "constraints.exclude_nodes"),
         ({"min_speed": 50_001}, "min_tokens_per_second"),
@@ -47,6 +48,10 @@ def test_a_replica_stays_only_as_the_catalog_wants_it(change: dict[str, t.Any], 
     else:
         assert found is not None
         assert reason in found
+
+
+def test_a_source_that_the_node_does_not_say_is_the_same() -> None:
+    assert invalid(problem([CARD], [model("m", 5000, source="else")]), running("m", CARD, 5000)) is None
 
 
 @pytest.mark.parametrize(

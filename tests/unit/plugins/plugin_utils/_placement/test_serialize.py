@@ -27,8 +27,8 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model i
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.serialize import (
     plan_from_dict,
     plan_to_dict,
-    replica_from_dict,
     replica_to_dict,
+    running_from_dict,
     same_placement,
     transition_to_dict,
 )
@@ -129,7 +129,7 @@ def test_texts_become_plain(document: dict[str, t.Any]) -> None:
 
 def test_what_a_node_adds_is_left_aside(document: dict[str, t.Any]) -> None:
     fact = {**document["replicas"][0], "state": "active", "resident": True, "vram_measured_mib": {}, "pids": [1]}
-    assert replica_from_dict(fact).id == document["replicas"][0]["id"]
+    assert running_from_dict(fact).id == document["replicas"][0]["id"]
 
 
 @pytest.mark.parametrize(

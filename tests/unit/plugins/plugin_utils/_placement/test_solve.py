@@ -230,6 +230,15 @@ def test_what_runs_keeps_id_port_and_shares_and_reports_todays_speed() -> None:
     assert plan.replicas == (dataclasses.replace(runs, speed=20_000),)
 
 
+def test_another_source_is_another_replica() -> None:
+    """It is made anew under a new name; the plan itself holds no source."""
+    runs = running("m", SMALL, 5_000, source="old")
+    kept = solve(problem([SMALL], [model("m", 5_000, source="old")]), [runs], OPTIONS)
+    assert kept.replicas == (dataclasses.replace(runs, source=None),)
+    (replica,) = solve(problem([SMALL], [model("m", 5_000, source="new")]), [runs], OPTIONS).replicas
+    assert (replica.id, replica.port, replica.source) == ("m--2", 11501, None)
+
+
 def test_replicas_beyond_a_lowered_maximum_go() -> None:
     cards = [SMALL, BIG]
     runs = [running("m", card, 5_000, number=i) for i, card in enumerate(cards, 1)]

@@ -102,6 +102,17 @@ def test_a_replica_of_the_same_name_elsewhere_stops_before_its_namesake_starts()
     assert found.waves[0].stop == ("m--1",)
 
 
+def test_another_source_stops_what_runs() -> None:
+    """Also where a reviewed plan gives the new replica the name of the old one."""
+    old = running("m", SMALL, 5_000, source="old")
+    plan, found = planned([SMALL], [model("m", 5_000, source="new")], [old])
+    assert found.waves == (Wave((), ("m--1",), ("m",)), Wave(("m--2",), ()))
+    namesake = dataclasses.replace(plan, replicas=(dataclasses.replace(old, source=None),))
+    found = transition([old], namesake, problem([SMALL], [model("m", 5_000, source="new")]))
+    assert (found.keep, found.start) == ((), ("m--1",))
+    assert [stop.id for stop in found.stop] == ["m--1"]
+
+
 def test_todays_speed_is_no_change() -> None:
     case = problem([SMALL], [model("m", 5_000, tokens=20)])
     plan = solve(case, [running("m", SMALL, 5_000)], OPTIONS)
