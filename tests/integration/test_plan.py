@@ -124,6 +124,7 @@ def write(folder: Path, hosts: dict[str, dict[str, t.Any]], variables: dict[str,
     return folder
 
 
+@pytest.mark.skipif(not without_network(), reason="this system lets nobody take the network away (unshare --net)")
 def test_forty_gpus_without_any_network(inventory: Path) -> None:
     """Also: the second run leaves plan.json alone, and check mode writes nothing."""
     checked = plan(inventory, "--check", "--diff")

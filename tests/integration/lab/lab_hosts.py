@@ -117,6 +117,13 @@ class Host:
         files = self.run(f"grep -l -F '/{unit}' /proc/[0-9]*/cgroup 2>/dev/null; true").split()
         return {int(file.split("/")[2]) for file in files}
 
+    def log_cursor(self) -> str:
+        """A mark in the replicas' log: what is written after it is new."""
+        return self.run("journalctl --namespace=sdai -n 0 --show-cursor -q").removeprefix("-- cursor:").strip()
+
+    def log_since(self, cursor: str, unit: str) -> str:
+        return self.run(f"journalctl --namespace=sdai --after-cursor '{cursor}' -u {unit} -o cat --no-pager")
+
     def cards(self) -> dict[str, int]:
         """VRAM in MiB of each simulated GPU, by id."""
         return {

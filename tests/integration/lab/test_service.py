@@ -80,7 +80,7 @@ def test_replicas_listen_for_the_frontends_only(hosts: dict[str, Host], plan: di
 
 
 def test_a_second_site_changes_nothing_though_foreign_vram_moved(gpu_hosts: list[Host], statistics: Statistics) -> None:
-    """+300 MiB of foreign use on every GPU, and then gone again: same plan, byte for byte, and no task changes."""
+    """300 MiB more of foreign use on every GPU, and then less again: same plan, byte for byte, and no task changes."""
     before = (PLAN_FILE.read_bytes(), PLAN_FILE.stat().st_mtime_ns)
     for host in gpu_hosts:
         for card in host.cards():
@@ -90,7 +90,7 @@ def test_a_second_site_changes_nothing_though_foreign_vram_moved(gpu_hosts: list
     finally:
         for host in gpu_hosts:
             host.run("sdai-lab-gpu drop")
-    without = playbook("aivailable.sdai.site")
+    without = playbook("aivailable.sdai.plan")
     for run in (with_foreign, without):
         assert run.code == 0, run.output
         assert set(run.changed.values()) == {0}, run.output
