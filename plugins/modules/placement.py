@@ -55,6 +55,8 @@ options:
     description:
       - What runs, as M(aivailable.sdai.replica_facts) lists it, each with its C(node).
       - A replica that says another C(source) than the one wanted is made anew; one that says none is taken to be right.
+      - A replica whose C(state) is C(failed) or C(inactive) holds no VRAM. It starts again in its place if the offer of
+        its GPUs allows.
       - The filter P(aivailable.sdai.running#filter) makes it from host variables.
     type: list
     elements: dict

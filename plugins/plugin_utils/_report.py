@@ -28,7 +28,7 @@ _OBJECTIVES = {
     "weak_n1": ("models that outlive the loss of any one node", "models", 1),
     "strong_n1": ("node losses after which every minimum fits again", "nodes", 1),
     "served": ("demand served, weighted", "tokens/s", 1000),
-    "churn_mib": ("to load", "GiB", 1024),
+    "churn_mib": ("to load in new places", "GiB", 1024),
     "balance_mib": ("out of balance", "GiB", 1024),
 }
 

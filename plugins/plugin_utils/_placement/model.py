@@ -15,7 +15,7 @@ before they came here.
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping
@@ -154,7 +154,8 @@ class Share:
 class Replica:
     """One model held by one Ollama process, as planned or as running. ``speed`` in milli-tokens per second.
 
-    ``source`` is known of what runs only, and None where the node does not say: a plan holds none.
+    ``source`` and ``up`` are known of what is on a node only; a plan has their defaults. ``source`` is None
+    where the node does not say. A replica that is not ``up`` has an id and a port but no process, so no VRAM.
     """
 
     id: str
@@ -169,6 +170,12 @@ class Replica:
     batch: int
     speed: int
     source: str | None = None
+    up: bool = True
+
+    @property
+    def planned(self) -> Replica:
+        """The replica as a plan has it."""
+        return replace(self, source=None, up=True)
 
     @property
     def backend(self) -> str:

@@ -67,7 +67,7 @@ def already(problem: Problem, current: Iterable[Replica], planned: Iterable[Repl
     found = {}
     for replica in planned:
         old = running.get((replica.node, replica.id))
-        if old is None or dataclasses.replace(old, source=None, speed=replica.speed) != replica:
+        if old is None or dataclasses.replace(old.planned, speed=replica.speed) != replica:
             continue
         if replica.model not in models or _same_source(old, models[replica.model]):
             found[replica] = old
@@ -75,15 +75,15 @@ def already(problem: Problem, current: Iterable[Replica], planned: Iterable[Repl
 
 
 def standing(problem: Problem, current: Iterable[Replica]) -> tuple[Replica, ...]:
-    """Return the running replicas that are valid together.
+    """Return the replicas that are valid together, those that are down too if they may start again in their place.
 
-    Where not all can stay (maximum lowered, spread asked for, foreign VRAM grown) the higher
-    priority and the faster replica stays.
+    Where not all can stay (maximum lowered, spread asked for, foreign VRAM grown) what is up, then the
+    higher priority, then the faster replica stays.
     """
     models = {model.name: model for model in problem.models}
     gpus = {gpu.key: gpu for gpu in problem.gpus}
     alone = [replica for replica in current if invalid(problem, replica) is None]
-    alone.sort(key=lambda r: (-models[r.model].priority, r.model, -r.speed, len(r.id), r.id))
+    alone.sort(key=lambda r: (not r.up, -models[r.model].priority, r.model, -r.speed, len(r.id), r.id))
     kept: list[Replica] = []
     used: Counter[GpuKey] = Counter()
     for replica in alone:
@@ -109,9 +109,10 @@ def _compatible(problem: Problem, model: Model, kept: Sequence[Replica], replica
 
 
 def _has_room(gpus: dict[GpuKey, Gpu], used: Counter[GpuKey], replica: Replica) -> bool:
-    # The margin binds new starts only, so what runs is measured against the whole card.
+    # The margin binds starts only, so what runs is measured against the whole card.
     for share in replica.gpus:
         gpu = gpus[replica.node, share.id]
-        if used[gpu.key] + share.vram_mib + gpu.vram_foreign_mib > gpu.vram_mib:
+        room = gpu.vram_mib - gpu.vram_foreign_mib if replica.up else gpu.offer_mib
+        if used[gpu.key] + share.vram_mib > room:
             return False
     return True

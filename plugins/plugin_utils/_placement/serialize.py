@@ -19,6 +19,8 @@ from .model import Objective, Plan, Replica, Share, Survivability, Transition, U
 SCHEMA = 1
 
 Document = dict[str, t.Any]
+# What systemd starts again by itself is "activating" meanwhile.
+_UP = ("active", "activating")
 _STATUSES: tuple[t.Literal["optimal", "feasible", "infeasible"], ...] = ("optimal", "feasible", "infeasible")
 
 
@@ -205,7 +207,8 @@ def running_from_dict(value: object, where: str = "replica") -> Replica:
     """
     reader = _Reader(value, where)
     source = reader.text("source") if "source" in reader.value else None
-    return dataclasses.replace(_replica(reader), source=source)
+    up = "state" not in reader.value or reader.text("state") in _UP
+    return dataclasses.replace(_replica(reader), source=source, up=up)
 
 
 def _replica(reader: _Reader) -> Replica:

@@ -28,17 +28,18 @@ if t.TYPE_CHECKING:
 def transition(current: Sequence[Replica], plan: Plan, problem: Problem) -> Transition:
     """Return what to keep, start and stop, in at most two waves.
 
-    ``current`` is every replica on the nodes, whatever its state: all of them may hold VRAM, an id and a port.
+    ``current`` is every replica on the nodes. One that is down holds no VRAM but an id and a port; it is
+    started, not stopped, where the plan has the same in its place.
     """
     there = already(problem, current, plan.replicas)
-    keep = [replica for replica in plan.replicas if replica in there]
-    start = [replica for replica in plan.replicas if replica not in there]
+    keep = [replica for replica in plan.replicas if replica in there and there[replica].up]
+    start = [replica for replica in plan.replicas if replica not in keep]
     staying = set(there.values())
     stop = sorted(
         (replica for replica in current if replica not in staying),
         key=lambda r: (r.model, len(r.id), r.id, r.node),
     )
-    first = _fitting_beside(current, start, problem)
+    first = _fitting_beside([*keep, *stop], start, stop, problem)
     later = [replica for replica in start if replica not in first]
     return Transition(
         keep=tuple(replica.id for replica in keep),
@@ -49,14 +50,16 @@ def transition(current: Sequence[Replica], plan: Plan, problem: Problem) -> Tran
     )
 
 
-def _fitting_beside(current: Sequence[Replica], start: Sequence[Replica], problem: Problem) -> list[Replica]:
-    """Return the starts that fit beside everything that runs, and need no id or port of it."""
+def _fitting_beside(
+    before: Sequence[Replica], start: Sequence[Replica], stop: Sequence[Replica], problem: Problem
+) -> list[Replica]:
+    """Return the starts that fit beside everything that runs, and need no id or port of what stops."""
     free = {gpu.key: gpu.offer_mib for gpu in problem.gpus}
-    for replica in current:
+    for replica in before:
         for key, mib in _places(replica):
             free[key] = free.get(key, 0) - mib
-    ids = {replica.id for replica in current}
-    ports = {(replica.node, replica.port) for replica in current}
+    ids = {replica.id for replica in stop}
+    ports = {(replica.node, replica.port) for replica in stop}
     fitting = []
     for replica in start:
         if replica.id in ids or (replica.node, replica.port) in ports:
@@ -69,7 +72,7 @@ def _fitting_beside(current: Sequence[Replica], start: Sequence[Replica], proble
 
 
 def _places(replica: Replica) -> Iterable[tuple[GpuKey, int]]:
-    return (((replica.node, share.id), share.vram_mib) for share in replica.gpus)
+    return (((replica.node, share.id), share.vram_mib) for share in replica.gpus if replica.up)
 
 
 def _waves(
@@ -99,9 +102,9 @@ def _waves(
 
 def _wave(before: Sequence[Replica], start: Sequence[Replica], stop: Sequence[Replica], problem: Problem) -> Wave:
     """Build a wave; it breaks the models that had more replicas before it and fall below their minimum."""
-    count = Counter(replica.model for replica in before)
+    count = Counter(replica.model for replica in before if replica.up)
     after = count + Counter(replica.model for replica in start)
-    after.subtract(replica.model for replica in stop)
+    after.subtract(replica.model for replica in stop if replica.up)
     breaks = sorted(
         model.name for model in problem.models if after[model.name] < min(model.replicas_min, count[model.name])
     )

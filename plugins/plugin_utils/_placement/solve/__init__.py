@@ -134,7 +134,7 @@ def _replicas(space: Space, solution: Solution, current: Sequence[Replica]) -> t
     for i in sorted(solution.chosen):
         candidate = space.candidates[i]
         if candidate.running is not None:
-            replicas.append(dataclasses.replace(candidate.running, speed=candidate.shape.speed, source=None))
+            replicas.append(dataclasses.replace(candidate.running.planned, speed=candidate.shape.speed))
             continue
         model = space.models[candidate.model]
         identity = next_id(bases[model.name], ids)

@@ -49,7 +49,7 @@ class Candidate:
 
     @cached_property
     def start_mib(self) -> int:
-        """MiB to load when this candidate is taken; what runs is loaded already."""
+        """MiB to load in a new place when this candidate is taken."""
         return 0 if self.running else self.shape.vram_mib
 
     @cached_property
@@ -127,7 +127,7 @@ class Solution:
 
 
 def build(problem: Problem, running: Iterable[Replica], models: Iterable[str] | None = None) -> Space:
-    """Enumerate the candidates: what runs (valid together, see ``running.standing``) and what could start.
+    """Enumerate the candidates: what is there (valid together, see ``running.standing``) and what could start.
 
     ``models`` limits the new candidates to those models.
     """
@@ -210,7 +210,7 @@ def served(space: Space, solution: Solution) -> int:
 
 
 def churn(space: Space, chosen: frozenset[int]) -> int:
-    """Return the MiB to load."""
+    """Return the MiB to load in new places."""
     return sum(space.candidates[i].start_mib for i in chosen)
 
 

@@ -151,7 +151,15 @@ RUNNING = {
 def test_current_is_what_runs_on_planned_nodes() -> None:
     (replica,) = read_current([RUNNING, {**RUNNING, "node": "away"}], problem())
     assert (replica.id, replica.node, replica.speed) == ("mine-8b--1", "gpu1", 75_000)
-    assert replica.source is None
+    assert (replica.source, replica.up) == (None, True)
     assert read_current([{**RUNNING, "source": "s"}], problem())[0].source == "s"
     with pytest.raises(PlacementError, match=r"current\[0\]\.port"):
         read_current([{**RUNNING, "port": "x"}], problem())
+
+
+@pytest.mark.parametrize(
+    ("state", "up"), [("active", True), ("activating", True), ("failed", False), ("inactive", False)]
+)
+def test_a_replica_that_is_down_does_not_run(state: str, up: bool) -> None:
+    (replica,) = read_current([{**RUNNING, "state": state}], problem())
+    assert replica.up is up

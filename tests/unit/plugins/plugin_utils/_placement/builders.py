@@ -143,7 +143,7 @@ def check(problem: Problem, plan: Plan, current: t.Sequence[Replica] = ()) -> No
     gpus = {item.key: item for item in problem.gpus}
     models = {item.name: item for item in problem.models}
     domains = {item.name: item.failure_domain for item in problem.nodes}
-    ran = {replica.id for replica in current}
+    ran = {replica.id for replica in current if replica.up}
     used: Counter[tuple[str, str]] = Counter()
     starts: set[tuple[str, str]] = set()
     for replica in plan.replicas:

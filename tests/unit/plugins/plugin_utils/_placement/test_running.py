@@ -81,6 +81,20 @@ def test_what_runs_may_reach_into_the_margin(foreign: int, stays: bool) -> None:
     assert standing(problem([card], [model("m", 9000)]), [replica]) == ((replica,) if stays else ())
 
 
+@pytest.mark.parametrize(("foreign", "stays"), [(0, True), (1, False)])
+def test_what_is_down_starts_again_within_the_offer(foreign: int, stays: bool) -> None:
+    card = dataclasses.replace(CARD, vram_foreign_mib=foreign, offer_mib=9000 - foreign)
+    replica = running("m", card, 9000, up=False)
+    assert standing(problem([card], [model("m", 9000)]), [replica]) == ((replica,) if stays else ())
+
+
+def test_what_is_down_gives_way_to_what_is_up() -> None:
+    """Also to a lower priority: nothing that serves is stopped for it here."""
+    low, high = running("low", CARD, 5000), running("high", CARD, 5000, port=11501, up=False)
+    models = [model("low", 5000, priority=10), model("high", 5000, priority=90)]
+    assert standing(problem([CARD], models), [low, high]) == (low,)
+
+
 def test_on_a_card_grown_too_small_the_higher_priority_stays() -> None:
     card = dataclasses.replace(CARD, vram_foreign_mib=2000)
     low, high = running("low", card, 5000), running("high", card, 5000, port=11501)

@@ -239,6 +239,21 @@ def test_another_source_is_another_replica() -> None:
     assert (replica.id, replica.port, replica.source) == ("m--2", 11501, None)
 
 
+@pytest.mark.parametrize(("foreign", "identity", "place"), [(0, "m--1", "g"), (1_000, "m--2", "small")])
+def test_what_is_down_starts_in_its_place_where_the_margin_allows(foreign: int, identity: str, place: str) -> None:
+    """What runs there would stay in both cases."""
+    card = gpu("n", "g", 6_000 - foreign, margin_mib=1_000, foreign_mib=foreign)
+    case = problem([card, SMALL], [model("m", 5_500)])
+    runs = running("m", card, 5_500)
+    assert solve(case, [runs], OPTIONS).replicas[0].id == "m--1"
+    down = dataclasses.replace(runs, up=False)
+    plan = solve(case, [down], OPTIONS)
+    check(case, plan, [down])
+    assert [replica.id for replica in plan.replicas] == [identity]
+    assert where(plan) == {"m": [place]}
+    assert plan.replicas[0].up
+
+
 def test_replicas_beyond_a_lowered_maximum_go() -> None:
     cards = [SMALL, BIG]
     runs = [running("m", card, 5_000, number=i) for i, card in enumerate(cards, 1)]

@@ -93,11 +93,11 @@ def test_what_is_not_in_the_catalog_any_more_stops_unmourned() -> None:
 
 
 def test_a_replica_of_the_same_name_elsewhere_stops_before_its_namesake_starts() -> None:
-    """What was not counted when planning (failed, say) still holds its name, its port and maybe its memory."""
+    """What was not counted when planning still holds its name, its port and maybe its memory."""
     case = problem([SMALL, BIG], [model("m", 5_000)])
     plan = solve(case, (), OPTIONS)
-    failed = dataclasses.replace(running("m", SMALL, 5_000), node="n9")
-    found = transition([failed], plan, case)
+    namesake = dataclasses.replace(running("m", SMALL, 5_000), node="n9")
+    found = transition([namesake], plan, case)
     assert [wave.start for wave in found.waves] == [(), ("m--1",)]
     assert found.waves[0].stop == ("m--1",)
 
@@ -111,6 +111,18 @@ def test_another_source_stops_what_runs() -> None:
     found = transition([old], namesake, problem([SMALL], [model("m", 5_000, source="new")]))
     assert (found.keep, found.start) == ((), ("m--1",))
     assert [stop.id for stop in found.stop] == ["m--1"]
+
+
+def test_what_is_down_starts_again_under_its_name() -> None:
+    _, found = planned([SMALL], [model("m", 5_000)], [running("m", SMALL, 5_000, up=False)])
+    assert found == Transition((), ("m--1",), (), 5_000, (Wave(("m--1",), ()),))
+
+
+def test_what_is_down_holds_no_memory_and_breaks_nothing() -> None:
+    """Its successor starts beside it."""
+    down = running("m", SMALL, 5_000, context=4096, up=False)
+    _, found = planned([SMALL], [model("m", 5_500)], [down])
+    assert found.waves == (Wave(("m--2",), ("m--1",)),)
 
 
 def test_todays_speed_is_no_change() -> None:
@@ -140,14 +152,17 @@ def changes(draw: st.DrawFn) -> tuple[Problem, Problem]:
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(changes())
-def test_every_wave_is_legal(worlds: tuple[Problem, Problem]) -> None:
+@given(changes(), st.sets(st.integers(0, 8)))
+def test_every_wave_is_legal(worlds: tuple[Problem, Problem], down: set[int]) -> None:
     """Replayed step by step: starts fit beside all that runs; the end is the plan; breaks are exactly the broken."""
     before, after = worlds
-    runs = list(solve(before, (), OPTIONS).replicas)
+    runs = [
+        dataclasses.replace(replica, up=place not in down)
+        for place, replica in enumerate(solve(before, (), OPTIONS).replicas)
+    ]
     plan = solve(after, runs, OPTIONS)
     found = transition(runs, plan, after)
-    alive = {replica.id: replica for replica in runs}
+    alive = {replica.id: replica for replica in runs if replica.up}
     wanted = {replica.id: replica for replica in plan.replicas}
     offers = {card.key: card.offer_mib for card in after.gpus}
     least = {m.name: m.replicas_min for m in after.models}
@@ -160,14 +175,14 @@ def test_every_wave_is_legal(worlds: tuple[Problem, Problem]) -> None:
             for key, _mib in load_of([wanted[name]]).items():
                 assert load_of(alive.values())[key] <= offers[key]
         for name in wave.stop:
-            del alive[name]
+            alive.pop(name, None)
         has = Counter(replica.model for replica in alive.values())
         broken = {name for name, minimum in least.items() if has[name] < min(minimum, had[name])}
         assert set(wave.breaks) == broken
     assert alive.keys() == wanted.keys()
     assert found.move_mib == sum(wanted[name].vram_mib for name in found.start)
     assert set(found.keep) | set(found.start) == wanted.keys()
-    assert {stop.id for stop in found.stop} == {r.id for r in runs} - set(found.keep)
+    assert {stop.id for stop in found.stop} == {r.id for r in runs} - wanted.keys()
 
 
 def load_of(replicas: t.Iterable[Replica]) -> Counter[tuple[str, str]]:
