@@ -22,7 +22,7 @@ from ansible.utils.display import Display
 
 from ..plugin_utils._fleet import build_problem, read_current, read_options
 from ..plugin_utils._placement.errors import PlacementError
-from ..plugin_utils._placement.serialize import plan_from_dict, plan_to_dict, same_placement, transition_to_dict
+from ..plugin_utils._placement.serialize import plan_from_dict, plan_to_dict, same_plan, transition_to_dict
 from ..plugin_utils._placement.waves import transition as transition_to
 from ..plugin_utils._report import render
 from ..plugin_utils._reviewed import check_reviewed
@@ -112,7 +112,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         }
 
     def _keep(self, dest: str, result: dict[str, t.Any]) -> None:
-        """Write the plan unless the file holds the same placement already: its digests and values may be older."""
+        """Write the plan unless the file holds the same already: its values may be of an older measurement."""
         path = Path(os.path.abspath(os.path.expanduser(dest)))
         before = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
         result["dest"] = str(path)
@@ -170,7 +170,7 @@ def _load(name: str) -> dict[str, t.Any]:
 def _same(text: str, plan: dict[str, t.Any]) -> bool:
     """A file that holds no plan is replaced, not an obstacle: plan.json can be deleted without harm."""
     try:
-        return same_placement(json.loads(text), plan)
+        return same_plan(json.loads(text), plan)
     except ValueError:
         return False
 

@@ -106,7 +106,8 @@ options:
   dest:
     description:
       - Where to keep the plan, as JSON. Relative paths are from the working directory.
-      - It is written only when the placement differs from the one that is there.
+      - It is written only when the placement, the fleet or the catalog differ from those of the plan that is there.
+        What is measured (speeds, what others hold, values and bounds of the objectives) may be older in the file.
     type: path
   plan_file:
     description:

@@ -108,23 +108,25 @@ def transition_to_dict(transition: Transition) -> Document:
     }
 
 
-def same_placement(old: object, new: object) -> bool:
-    """Tell whether two plan documents place the same: replicas but for their speed, and what is missing.
+def same_plan(old: object, new: object) -> bool:
+    """Tell whether one plan document is as good as the other to whoever reviews or executes it.
 
+    That is: for the same fleet and catalog, the same replicas but for their speed, and the same missing.
     Anything that is no plan is not the same.
     """
     try:
-        return _placement(old) == _placement(new)
+        return _substance(old) == _substance(new)
     except DocumentError:
         return False
 
 
-def _placement(document: object) -> tuple[Document | list[Document], set[tuple[str, int]]]:
+def _substance(document: object) -> tuple[str, str, list[Document], set[tuple[str, int]]]:
     reader = _Reader(document, "plan")
     replicas = [replica_to_dict(_replica(item)) for item in reader.items("replicas")]
     for replica in replicas:
         del replica["tokens_per_second"]
-    return replicas, {(item.text("model"), item.integer("missing")) for item in reader.items("unplaced")}
+    missing = {(item.text("model"), item.integer("missing")) for item in reader.items("unplaced")}
+    return reader.text("fleet_digest"), reader.text("catalog_digest"), replicas, missing
 
 
 # --- from documents -------------------------------------------------------------------------

@@ -102,6 +102,22 @@ def test_another_placement_replaces_the_file(dest: Path) -> None:
     assert json.loads(result["diff"]["after"]) == result["plan"]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"models": [model(priority=7)]}, id="catalog"),
+        pytest.param({"fleet": {**FLEET, "gpu3": {"gpus": [card("C", vram=4096)]}}}, id="fleet"),
+    ],
+)
+def test_a_plan_for_another_fleet_or_catalog_replaces_the_file(dest: Path, change: dict[str, t.Any]) -> None:
+    """Though it places the same: the file would be refused when it is to be executed."""
+    first = run(dest=str(dest))
+    second = run(dest=str(dest), **change)
+    assert second["changed"]
+    assert second["plan"]["replicas"] == first["plan"]["replicas"]
+    assert run(plan_file=str(dest), **change)["plan"] == second["plan"]
+
+
 def test_check_mode_tells_and_writes_nothing(dest: Path) -> None:
     result = run(dest=str(dest), check=True, diff=True)
     assert result["changed"]

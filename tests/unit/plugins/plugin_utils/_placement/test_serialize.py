@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Plans as documents: their schema, the way back, and what counts as the same placement."""
+"""Plans as documents: their schema, the way back, and what counts as the same plan."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.seriali
     plan_to_dict,
     replica_to_dict,
     running_from_dict,
-    same_placement,
+    same_plan,
     transition_to_dict,
 )
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve import solve
@@ -175,7 +175,7 @@ def test_a_missing_key_is_named(document: dict[str, t.Any], key: str) -> None:
 def test_what_is_no_mapping_is_no_plan(value: object) -> None:
     with pytest.raises(DocumentError, match="plan: expected a mapping"):
         plan_from_dict(value)
-    assert not same_placement(value, value)
+    assert not same_plan(value, value)
 
 
 @pytest.mark.parametrize(
@@ -193,16 +193,18 @@ def test_what_is_no_mapping_is_no_plan(value: object) -> None:
         (("replicas", 0, "gpus", 0, "vram_mib"), 1, False),
         (("replicas",), [], False),
         (("replicas", 0, "node"), 7, False),
+        (("fleet_digest",), "0" * 64, False),
+        (("catalog_digest",), "0" * 64, False),
     ],
 )
-def test_same_placement(document: dict[str, t.Any], path: tuple[t.Any, ...], value: object, same: bool) -> None:
+def test_same_plan(document: dict[str, t.Any], path: tuple[t.Any, ...], value: object, same: bool) -> None:
     other = copy.deepcopy(document)
     place = other
     for step in path[:-1]:
         place = place[step]
     place[path[-1]] = value
-    assert same_placement(document, other) is same
-    assert same_placement(document, tagged(copy.deepcopy(document)))
+    assert same_plan(document, other) is same
+    assert same_plan(document, tagged(copy.deepcopy(document)))
 
 
 def test_transition_document() -> None:
