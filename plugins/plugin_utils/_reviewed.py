@@ -14,6 +14,7 @@ from collections import Counter
 
 from ._placement.errors import PlacementError
 from ._placement.rules import eligibility, nodes_by_name
+from ._placement.running import already
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,7 +30,12 @@ class OutdatedPlanError(PlacementError):
 
 def check_reviewed(problem: Problem, plan: Plan, current: Sequence[Replica]) -> None:
     """Raise OutdatedPlanError with all differences unless the plan fits the fleet as it is now."""
-    differences = [*_models(problem, plan), *_places(problem, plan), *_capacity(problem, plan, current)]
+    differences = [
+        *_names(plan),
+        *_models(problem, plan),
+        *_places(problem, plan),
+        *_capacity(problem, plan, current),
+    ]
     for name, then, now in (
         ("fleet", plan.fleet_digest, problem.fleet_digest),
         ("catalog", plan.catalog_digest, problem.catalog_digest),
@@ -40,6 +46,21 @@ def check_reviewed(problem: Problem, plan: Plan, current: Sequence[Replica]) -> 
         raise OutdatedPlanError(
             "\n- ".join(["sdai_plan_file: the reviewed plan no longer holds; make and review a new one:", *differences])
         )
+
+
+def _names(plan: Plan) -> Iterator[str]:
+    """A file may have been edited: ids are unique in the fleet, ports on their node, GPUs in their replica."""
+    for identity, count in sorted(Counter(replica.id for replica in plan.replicas).items()):
+        if count > 1:
+            yield f"{identity} is the id of {count} replicas"
+    for (node, port), count in sorted(Counter((replica.node, replica.port) for replica in plan.replicas).items()):
+        if count > 1:
+            yield f"port {port} of {node} is given to {count} replicas"
+    for (node, gpu, model), count in sorted(
+        Counter((replica.node, share.id, replica.model) for replica in plan.replicas for share in replica.gpus).items()
+    ):
+        if count > 1:
+            yield f"GPU {node}/{gpu} is given to {model} {count} times"
 
 
 def _models(problem: Problem, plan: Plan) -> Iterator[str]:
@@ -85,13 +106,13 @@ def _places(problem: Problem, plan: Plan) -> Iterator[str]:
 
 def _capacity(problem: Problem, plan: Plan, current: Sequence[Replica]) -> Iterator[str]:
     """What runs may use the margin, what starts may not."""
-    running = {(replica.node, replica.id) for replica in current}
+    running = already(problem, (replica for replica in current if replica.up), plan.replicas)
     wanted: Counter[tuple[str, str]] = Counter()
     starting: set[tuple[str, str]] = set()
     for replica in plan.replicas:
         for share in replica.gpus:
             wanted[replica.node, share.id] += share.vram_mib
-            if (replica.node, replica.id) not in running:
+            if replica not in running:
                 starting.add((replica.node, share.id))
     for gpu in sorted(problem.gpus, key=lambda gpu: gpu.key):
         room = gpu.offer_mib if gpu.key in starting else gpu.vram_mib - gpu.vram_foreign_mib

@@ -255,6 +255,41 @@ def test_what_runs_may_use_the_margin(reviewed: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "change",
+    [{"state": "failed"}, {"port": 11501}, {"source": "another:8b"}, {"batch": 4096}, {"runner": "vulkan"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_only_the_planned_replica_itself_may_use_the_margin(reviewed: Path, change: dict[str, t.Any]) -> None:
+    """Something else under its name will be stopped, and its successor is a start."""
+    (replica,) = json.loads(reviewed.read_text())["replicas"]
+    with pytest.raises(AnsibleActionFail, match="7327 MiB are planned, 6400 MiB are left"):
+        run(
+            plan_file=str(reviewed),
+            fleet=alter({"*": {"vram_foreign_mib": 3840}}),
+            current=[{**replica, "source": "mine:8b", "state": "active", **change}],
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "differences"),
+    [
+        ({}, ["mine-8b--1 is the id of 2", "port 11500 of gpu1 is given to 2", "GPU gpu1/A is given to mine:8b 2"]),
+        ({"id": "mine-8b--2"}, ["port 11500 of gpu1 is given to 2 replicas"]),
+        ({"id": "mine-8b--2", "port": 11501}, ["GPU gpu1/A is given to mine:8b 2 times"]),
+    ],
+)
+def test_an_edited_plan_gives_nothing_twice(reviewed: Path, change: dict[str, t.Any], differences: list[str]) -> None:
+    document = json.loads(reviewed.read_text())
+    (replica,) = document["replicas"]
+    replica["node"], replica["gpus"][0]["id"] = "gpu1", "A"
+    document["replicas"].append({**replica, **change})
+    reviewed.write_text(json.dumps(document))
+    with pytest.raises(AnsibleActionFail) as caught:
+        run(plan_file=str(reviewed))
+    assert all(text in str(caught.value) for text in differences)
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [(None, "cannot read"), ("{", "is not JSON"), ("[]", "holds no plan"), ('{"schema": 2}', "schema 1, not 2")],
 )
