@@ -5,11 +5,15 @@
 # This module is private to the collection: it may change
 # without notice between releases.
 
-"""The command /opt/sdai/node/sdai-replica: what a replica's unit runs before, after and while it serves."""
+"""The command /opt/sdai/node/sdai-replica: what a replica's unit runs before, after and while it serves.
+
+``stale`` is the role's question: it prints the ids of those that were started with other settings than they have now.
+"""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -38,6 +42,7 @@ from ._replica import (
 
 CONFIG = Path("/etc/sdai")
 RUN = Path("/run/sdai/replicas")
+UNITS = Path("/etc/systemd/system")
 # A card's driver may still be at work when the unit is started at boot.
 DEVICE_SECONDS = 120
 # Figures of the driver follow an allocation with a delay.
@@ -219,6 +224,40 @@ def watch(replica: Replica, roots: Roots) -> None:
     wait_for(lambda: check_resident(client, replica, roots, mute_driver=True), SETTLE_SECONDS)
 
 
+def settings_sum(replica: Replica) -> str:
+    """A hash of what is fixed while the replica runs: a change has effect only after the next start."""
+    found = hashlib.sha256(",".join(gpu.id for gpu in replica.gpus).encode())
+    for path in (
+        CONFIG / "replicas" / f"{replica.id}.env",
+        UNITS / "sdai-ollama@.service",
+        *sorted((UNITS / f"{replica.unit}.d").glob("*.conf")),
+        *sorted(each for each in (_models(replica) / "manifests").rglob("*") if each.is_file()),
+    ):
+        found.update(f"\n{path}\n".encode())
+        found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def _models(replica: Replica) -> Path:
+    return Path(replica.models_path)
+
+
+def stale(replica_id: str) -> bool:
+    """Whether it runs, or is being started, with other settings than those on disk now."""
+    folder = RUN / replica_id
+    if not folder.exists():
+        return False
+    record = folder / "settings.sum"
+    return not record.exists() or record.read_text(encoding="utf-8") != settings_sum(load_replica(replica_id))
+
+
+def _reload_needed(unit: str) -> bool:
+    """Whether systemd starts the unit by older files than those on disk."""
+    words = ["systemctl", "show", "--property=NeedDaemonReload", "--value", unit]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    return done.stdout.strip() == "yes"
+
+
 def read_selectors(path: Path) -> dict[str, str]:
     """What preflight left for this start."""
     if not path.exists():
@@ -229,10 +268,17 @@ def read_selectors(path: Path) -> dict[str, str]:
 
 def run(command: str, replica_id: str) -> None:
     """:raises ReplicaError, OllamaError: what the unit, or the administrator, must be told."""
+    if command == "stale":
+        if stale(replica_id):
+            print(replica_id)
+        return
     replica = load_replica(replica_id)
     roots = load_roots()
     selectors = RUN / replica.id / "selectors.env"
     if command == "preflight":
+        # Before anything is read that this start uses: what changes from here on is seen as a change.
+        settings = "" if _reload_needed(replica.unit) else settings_sum(replica)
+        (RUN / replica.id / "settings.sum").write_text(settings, encoding="utf-8")
         resolved = preflight(replica, roots, os.environ)
         selectors.write_text("".join(f"{key}={value}\n" for key, value in resolved.items()), encoding="utf-8")
     elif command == "prove":
@@ -244,7 +290,7 @@ def run(command: str, replica_id: str) -> None:
 def main(argv: t.Optional[t.Sequence[str]] = None) -> int:
     """Exit status 0, or 1 with one line on standard error for each replica that fails."""
     parser = argparse.ArgumentParser(prog="sdai-replica", description=__doc__)
-    parser.add_argument("command", choices=["preflight", "prove", "watch"])
+    parser.add_argument("command", choices=["preflight", "prove", "watch", "stale"])
     parser.add_argument("ids", nargs="+", metavar="id")
     arguments = parser.parse_args(argv)
     failed = 0

@@ -95,6 +95,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     for name, value in SELECTORS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    replica_on_disk(monkeypatch, tmp_path)
     return found
 
 
@@ -204,7 +205,59 @@ def test_watch_of_several_names_each_that_fails(capsys: pytest.CaptureFixture[st
     assert [line.partition(":")[0] for line in words.splitlines()] == ["none--1", "none--2"]
 
 
+def replica_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Path]:
+    """The files that a start reads; their folders are those of the test."""
+    models = tmp_path / "models"
+    monkeypatch.setattr(tool, "_models", lambda _replica: models)
+    monkeypatch.setattr(tool, "UNITS", tmp_path / "units")
+    monkeypatch.setattr(tool, "_reload_needed", lambda _unit: False)
+    found = {
+        "environment": tmp_path / "replicas/tiny--1.env",
+        "unit": tmp_path / "units/sdai-ollama@.service",
+        "drop-in": tmp_path / f"units/{UNIT}.d/10-sdai.conf",
+        "manifest": models / "manifests/registry.ollama.ai/library/tiny/latest",
+    }
+    for path in found.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("as before")
+    return found
+
+
 @pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("changed", ["", "environment", "unit", "drop-in", "manifest"])
+def test_replica_that_was_started_with_other_settings_is_stale(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: str
+) -> None:
+    files = replica_on_disk(monkeypatch, tmp_path)
+    assert tool.main(["preflight", "tiny--1"]) == 0
+    if changed:
+        files[changed].write_text("other")
+    assert tool.main(["stale", "tiny--1", "not-running--1"]) == 0
+    assert capsys.readouterr().out == ("tiny--1\n" if changed else "")
+
+
+@pytest.mark.usefixtures("server")
+def test_replica_on_another_card_is_stale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Vulkan's selector is in no file: it is looked up at each start."""
+    assert tool.main(["preflight", "tiny--1"]) == 0
+    path = tmp_path / "replicas/tiny--1.json"
+    description = json.loads(path.read_text())
+    description["gpus"][0]["id"] = "GPU-other"
+    path.write_text(json.dumps(description))
+    assert tool.main(["stale", "tiny--1"]) == 0
+    assert capsys.readouterr().out == "tiny--1\n"
+
+
+@pytest.mark.usefixtures("server")
+def test_start_by_units_that_systemd_has_not_read_is_stale(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tool, "_reload_needed", lambda _unit: True)
+    assert tool.main(["preflight", "tiny--1"]) == 0
+    assert tool.main(["stale", "tiny--1"]) == 0
+    assert capsys.readouterr().out == "tiny--1\n"
+
+
 @pytest.mark.usefixtures("server")
 def test_counted_selectors_reach_the_server(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]

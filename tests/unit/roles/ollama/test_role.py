@@ -120,7 +120,17 @@ def test_growing_pause_only_where_systemd_knows_it() -> None:
 def test_firewall_admits_the_frontends(frontends: list[str], lines: list[str]) -> None:
     text = render("firewall.nft.j2", ollama_frontends=frontends)
     assert [line.strip() for line in text.splitlines() if "saddr" in line] == lines
-    assert text.rstrip().splitlines()[-3].strip() == "counter drop"
+    mark = re.fullmatch(r'counter drop comment "sdai ([0-9a-f]{64})"', text.rstrip().splitlines()[-3].strip())
+    assert mark is not None
+    # Other rules, another mark: by it the role sees that a table which is loaded is not the one in the file.
+    assert mark[1] not in render("firewall.nft.j2", ollama_frontends=[*frontends, "10.9.9.9"])
+
+
+def test_no_replica_starts_without_the_firewall() -> None:
+    for unit in ("sdai-ollama@.service.j2", "sdai-ollama-watch@.service.j2"):
+        lines = render(unit, __ollama_restart_grows=True, __ollama_perfmon=True).splitlines()
+        tool = next(place for place, line in enumerate(lines) if "/sdai-replica " in line)
+        assert any("nft list table inet sdai" in line for line in lines[:tool])
 
 
 def imported(path: Path) -> set[str]:
