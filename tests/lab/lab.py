@@ -155,7 +155,8 @@ def down() -> None:
     with step("Removing the lab"):
         if shutil.which("podman"):
             _clear()
-        _engine.run(["rm", "-rf", STATE], root=True)
+        # The plan was made for hosts that are no more.
+        _engine.run(["rm", "-rf", STATE, ROOT / "inventories" / "lab" / ".plan"], root=True)
     print("The lab is removed; its caches stay in .cache/lab.")
 
 

@@ -60,6 +60,7 @@ def pytest_step(paths: list[str]) -> Step:
 
 
 def main(wanted: list[str]) -> int:
+    complete = not wanted
     wanted = wanted or ["lint", "molecule", "unit", "lab"]
     steps: list[Step] = []
     if "lint" in wanted:
@@ -87,6 +88,9 @@ def main(wanted: list[str]) -> int:
             return code
         if name != "pytest":
             print(f"--- {name}: {time.monotonic() - started:.0f} s", flush=True)
+    if complete:
+        # Without a word: pytest's summary closes the run. After a failure the lab stays, to be looked at.
+        subprocess.run(LAB_DOWN, cwd=ROOT, env=env, check=False, capture_output=True)
     return 0
 
 
