@@ -194,6 +194,7 @@ class Frontend:
         self.process: subprocess.Popen[bytes] | None = None
         self.revision = ""
         self.models: list[dict[str, t.Any]] = []
+        self.variables: dict[str, t.Any] = {}
 
     def render(self, models: list[dict[str, t.Any]], **variables: t.Any) -> Path:
         """Writes all files of the configuration and returns the path of haproxy.cfg."""
@@ -202,9 +203,7 @@ class Frontend:
         known: dict[str, t.Any] = {}
         for part in ("defaults", "vars"):
             known |= loader.load_from_file(str(ROLE / part / "main.yml"), trusted_as_template=True)
-        known |= {
-            "ansible_managed": "Ansible managed",
-            "role_path": str(ROLE),
+        self.variables = {
             "haproxy_models": models,
             "haproxy_address": "127.0.0.1",
             "haproxy_port": self.port,
@@ -213,6 +212,7 @@ class Frontend:
             "__haproxy_dir": str(self.folder),
             "__haproxy_socket": str(self.folder / "admin.sock"),
         } | variables
+        known |= {"ansible_managed": "Ansible managed", "ansible_search_path": [str(ROLE)]} | self.variables
         templar = Templar(loader=loader, variables=known)
         templar = templar.copy_with_new_env(searchpath=[str(ROLE / "templates")])
         for source in sorted((ROLE / "templates").glob("*.*.j2")):
