@@ -14,6 +14,7 @@ own directory under the name that clients ask for.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ import typing as t
 from dataclasses import dataclass
 
 from ._ollama import OllamaError
+from ._ollama_lock import Busy, is_held, store_lock
 from ._ollama_pull import Progress, StoreError, pull
 from ._ollama_server import StoreServer
 from ._ollama_store import (
@@ -122,11 +124,11 @@ def ensure(
 
 
 def retire(
-    replica_id: str, store: Store, replicas: str, *, with_blobs: bool, check: bool
+    replica_id: str, store: Store, replicas: str, *, with_models: bool, check: bool
 ) -> tuple[tuple[str, ...], int]:
-    """Remove a replica's names; with ``with_blobs`` also the models that no replica of the node uses any more.
+    """Remove a replica's names; with ``with_models`` also the models that no replica of the node uses any more.
 
-    Returns what was done and the bytes that were freed.
+    Blobs that nothing names go in any case. Returns what was done and the bytes that were freed.
     """
     done = []
     own = os.path.join(replicas, replica_id)
@@ -138,18 +140,33 @@ def retire(
         done.append(f"removed {side_name(replica_id)}")
         if not check:
             store.remove(side_name(replica_id))
-    freed = 0
-    if with_blobs:
-        others = [
-            Store(os.path.join(replicas, entry, "models"))
-            for entry in (sorted(os.listdir(replicas)) if os.path.isdir(replicas) else [])
-            if entry != replica_id
-        ]
+    others = _private_stores(replicas, but=replica_id)
+    if with_models:
         done += _remove_unused(store, others, check=check)
-        count, freed = prune(store, others, dry=check)
-        if count:
-            done.append(f"removed {count} blobs")
-    return tuple(done), freed
+    pruned, freed = _prune(store, others, check=check)
+    return (*done, *pruned), freed
+
+
+def clean(store: Store, replicas: str, *, check: bool) -> tuple[tuple[str, ...], int]:
+    """Remove the blobs that nothing names. Returns what was done and the bytes that were freed."""
+    return _prune(store, _private_stores(replicas, but=""), check=check)
+
+
+def _private_stores(replicas: str, *, but: str) -> list[Store]:
+    entries = sorted(os.listdir(replicas)) if os.path.isdir(replicas) else []
+    return [Store(os.path.join(replicas, entry, "models")) for entry in entries if entry != but]
+
+
+def _prune(store: Store, others: t.Sequence[Store], *, check: bool) -> tuple[tuple[str, ...], int]:
+    # What a pull has brought is named when all of it is there.
+    if not os.path.isdir(store.path) or is_held(store.path):
+        return (), 0
+    try:
+        with contextlib.nullcontext() if check else store_lock(store.path, ""):
+            count, freed = prune(store, others, dry=check)
+    except Busy:
+        return (), 0
+    return ((f"removed {count} blobs",) if count else ()), freed
 
 
 def _held(store: Store, name: Name) -> t.Optional[Manifest]:

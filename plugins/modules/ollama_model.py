@@ -16,18 +16,20 @@ description:
     The blobs are those of the node's store server, the manifest is the replica's own.
   - Pulls the model through the store server when the node does not have it. A pull is resumed, retried a few times,
     refused when the disk has no room for it, and its progress is shown on the screen line by line.
+    One pull at a time changes the store of a node; another one waits and tells how far the first is.
   - Nothing is asked of the store server when everything is there, and a model that is there is never pulled again.
 options:
   id:
-    description: The replica, as in the plan.
+    description: The replica, as in the plan. Not needed with O(state=clean).
     type: str
-    required: true
   state:
     description:
       - With V(present) the private store holds the model.
       - With V(absent) the replica's names are removed.
+      - With V(absent) and with V(clean), blobs that no model names for an hour or longer are removed,
+        unless a pull is under way.
     type: str
-    choices: [present, absent]
+    choices: [present, absent, clean]
     default: present
   name:
     description: The name that clients ask for. Needed with O(state=present).
@@ -124,12 +126,12 @@ blob_bytes:
   returned: O(state=present)
   type: int
 pull_needed:
-  description: Whether the model is not on the node.
+  description: Whether the model is not on the node, or another pull must be waited for.
   returned: O(state=present)
   type: bool
 freed_bytes:
   description: Bytes that were deleted.
-  returned: O(state=absent)
+  returned: O(state=absent) or O(state=clean)
   type: int
 """
 
@@ -139,10 +141,11 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils._ollama_lock import Busy, store_lock, wait_for_store
 from ..module_utils._ollama_pull import Progress, StoreError, write_progress
 from ..module_utils._ollama_server import StoreServer
 from ..module_utils._ollama_store import Name, PrivateStore, Store
-from ..module_utils._ollama_variant import Wanted, ensure, retire
+from ..module_utils._ollama_variant import Outcome, Wanted, clean, ensure, retire
 
 
 def reporter(path: str) -> t.Callable[[Progress], None]:
@@ -159,31 +162,48 @@ def reporter(path: str) -> t.Callable[[Progress], None]:
     return report
 
 
-def present(module: AnsibleModule) -> dict[str, t.Any]:
+def make_present(module: AnsibleModule, *, check: bool, report: t.Callable[[Progress], None]) -> Outcome:
     given = module.params
-    name = Name.parse(given["name"])
     store = Store(given["store"])
-    progress = given["progress"] or f"/run/sdai/pull/{given['id']}.json"
-    try:
-        outcome = ensure(
-            Wanted(
-                id=given["id"],
-                name=name,
-                source=given["source"] or given["name"],
-                registry=given["registry"],
-                insecure=given["insecure"],
-                parameters=given["parameters"],
-            ),
-            StoreServer(given["server"]),
-            store,
-            PrivateStore(os.path.join(given["replicas"], given["id"], "models"), store),
-            check=module.check_mode,
-            may_pull=given["pull"],
-            report=reporter(progress),
-        )
-    finally:
-        if os.path.exists(progress):
-            os.unlink(progress)
+    return ensure(
+        Wanted(
+            id=given["id"],
+            name=Name.parse(given["name"]),
+            source=given["source"] or given["name"],
+            registry=given["registry"],
+            insecure=given["insecure"],
+            parameters=given["parameters"],
+        ),
+        StoreServer(given["server"]),
+        store,
+        PrivateStore(os.path.join(given["replicas"], given["id"], "models"), store),
+        check=check,
+        may_pull=given["pull"],
+        report=report,
+    )
+
+
+def change(module: AnsibleModule) -> Outcome:
+    """Alone with the store. Without leave to pull there is no time to wait for it either: Busy."""
+    store = module.params["store"]
+    progress = module.params["progress"] or f"/run/sdai/pull/{module.params['id']}.json"
+    report = reporter(progress)
+    with wait_for_store(store, progress, report) if module.params["pull"] else store_lock(store, progress):
+        try:
+            return make_present(module, check=False, report=report)
+        finally:
+            if os.path.exists(progress):
+                os.unlink(progress)
+
+
+def present(module: AnsibleModule) -> dict[str, t.Any]:
+    # A look needs no lock, and most runs find all as it must be.
+    outcome = make_present(module, check=True, report=lambda _progress: None)
+    if outcome.done and not module.check_mode and (module.params["pull"] or not outcome.pull_needed):
+        try:
+            outcome = change(module)
+        except Busy:
+            outcome = Outcome((), None, pull_needed=True)
     manifest = outcome.manifest
     return {
         "changed": len(outcome.done) > 0,
@@ -198,16 +218,24 @@ def present(module: AnsibleModule) -> dict[str, t.Any]:
 def absent(module: AnsibleModule) -> dict[str, t.Any]:
     given = module.params
     done, freed = retire(
-        given["id"], Store(given["store"]), given["replicas"], with_blobs=given["prune"], check=module.check_mode
+        given["id"], Store(given["store"]), given["replicas"], with_models=given["prune"], check=module.check_mode
     )
     return {"changed": len(done) > 0, "done": list(done), "freed_bytes": freed}
+
+
+def cleaned(module: AnsibleModule) -> dict[str, t.Any]:
+    done, freed = clean(Store(module.params["store"]), module.params["replicas"], check=module.check_mode)
+    return {"changed": len(done) > 0, "done": list(done), "freed_bytes": freed}
+
+
+STATES = {"present": present, "absent": absent, "clean": cleaned}
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "id": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "id": {"type": "str"},
+            "state": {"type": "str", "choices": ["present", "absent", "clean"], "default": "present"},
             "name": {"type": "str"},
             "source": {"type": "str", "default": ""},
             "registry": {"type": "str", "default": ""},
@@ -220,11 +248,11 @@ def main() -> None:
             "replicas": {"type": "path", "default": "/var/lib/sdai/replicas"},
             "progress": {"type": "path"},
         },
-        required_if=[("state", "present", ["name"])],
+        required_if=[("state", "present", ["id", "name"]), ("state", "absent", ["id"])],
         supports_check_mode=True,
     )
     try:
-        result = present(module) if module.params["state"] == "present" else absent(module)
+        result = STATES[module.params["state"]](module)
     except (StoreError, ValueError) as exc:
         module.fail_json(msg=str(exc))
     except OSError as exc:

@@ -18,10 +18,22 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.aivailable.sdai.plugins.module_utils import _ollama_pull
-from ansible_collections.aivailable.sdai.plugins.module_utils._ollama_pull import Progress, StoreError
+from ansible_collections.aivailable.sdai.plugins.module_utils._ollama_lock import (
+    Busy,
+    is_held,
+    store_lock,
+    wait_for_store,
+)
+from ansible_collections.aivailable.sdai.plugins.module_utils._ollama_pull import Progress, StoreError, write_progress
 from ansible_collections.aivailable.sdai.plugins.module_utils._ollama_server import StoreServer
 from ansible_collections.aivailable.sdai.plugins.module_utils._ollama_store import Name, PrivateStore, Store
-from ansible_collections.aivailable.sdai.plugins.module_utils._ollama_variant import Outcome, Wanted, ensure, retire
+from ansible_collections.aivailable.sdai.plugins.module_utils._ollama_variant import (
+    Outcome,
+    Wanted,
+    clean,
+    ensure,
+    retire,
+)
 
 MODEL = "application/vnd.ollama.image.model"
 PARAMS = "application/vnd.ollama.image.params"
@@ -323,11 +335,11 @@ def old(path: Path) -> None:
 
 def test_retired_replica_leaves_the_model(node: Node) -> None:
     node.ensure()
-    done, freed = retire("tiny--1", node.store, str(node.replicas), with_blobs=False, check=False)
+    done, freed = retire("tiny--1", node.store, str(node.replicas), with_models=False, check=False)
     assert len(done) == 2
     assert freed == 0
     assert [str(name) for name in node.store.names()] == ["tiny:latest"]
-    assert retire("tiny--1", node.store, str(node.replicas), with_blobs=False, check=False) == ((), 0)
+    assert retire("tiny--1", node.store, str(node.replicas), with_models=False, check=False) == ((), 0)
 
 
 def test_pruning_spares_what_another_replica_uses(node: Node) -> None:
@@ -335,7 +347,7 @@ def test_pruning_spares_what_another_replica_uses(node: Node) -> None:
     node.ensure("tiny--1")
     node.ensure("other--1", "other")
     old(node.store_path / "blobs")
-    retire("other--1", node.store, str(node.replicas), with_blobs=True, check=False)
+    retire("other--1", node.store, str(node.replicas), with_models=True, check=False)
     assert node.served("tiny--1")["num_ctx"] == 4096
     assert {str(name) for name in node.store.names()} == {"tiny:latest", "sdai/tiny--1:v1"}
     contents = [path.read_bytes() for path in (node.store_path / "blobs").iterdir()]
@@ -346,9 +358,9 @@ def test_pruning_spares_what_another_replica_uses(node: Node) -> None:
 def test_pruning_spares_young_blobs_and_says_in_check_mode_what_it_would_do(node: Node) -> None:
     node.ensure()
     before = node.files()
-    assert retire("tiny--1", node.store, str(node.replicas), with_blobs=True, check=True)[0]
+    assert retire("tiny--1", node.store, str(node.replicas), with_models=True, check=True)[0]
     assert node.files() == before
-    retire("tiny--1", node.store, str(node.replicas), with_blobs=True, check=False)
+    retire("tiny--1", node.store, str(node.replicas), with_models=True, check=False)
     assert node.store.names() == ()
     assert list((node.store_path / "blobs").iterdir())
 
@@ -359,8 +371,85 @@ def test_nothing_is_pruned_beside_a_manifest_that_cannot_be_read(node: Node) -> 
     old(node.store_path / "blobs")
     (node.replicas / "tiny--1/models" / Name.parse("tiny").manifest_path).write_text("{}")
     before = sorted((node.store_path / "blobs").iterdir())
-    retire("other--1", node.store, str(node.replicas), with_blobs=True, check=False)
+    retire("other--1", node.store, str(node.replicas), with_models=True, check=False)
     assert sorted((node.store_path / "blobs").iterdir()) == before
+
+
+def test_what_nothing_names_goes_when_it_is_an_hour_old(node: Node) -> None:
+    """In check mode too it is said; a second time there is nothing left to do."""
+    node.ensure()
+    for name in ("sha256-aa", "sha256-bb-partial"):
+        (node.store_path / "blobs" / name).write_bytes(b"left behind")
+    assert clean(node.store, str(node.replicas), check=False) == ((), 0)
+    old(node.store_path / "blobs")
+    before = node.files()
+    for check in (True, False):
+        assert clean(node.store, str(node.replicas), check=check) == (("removed 2 blobs",), 22)
+        assert (node.files() == before) is check
+    assert clean(node.store, str(node.replicas), check=False) == ((), 0)
+    assert node.served()["num_ctx"] == 4096
+
+
+def test_retiring_takes_what_nothing_names_and_leaves_the_model(node: Node) -> None:
+    node.ensure()
+    old(node.store_path / "blobs")
+    done, freed = retire("tiny--1", node.store, str(node.replicas), with_models=False, check=False)
+    assert done[-1] == "removed 1 blobs"
+    assert freed > 0
+    found = node.store.manifest(Name.parse("tiny"))
+    assert found is not None
+    assert not node.store.missing(found)
+
+
+def test_nothing_is_pruned_while_a_pull_is_under_way(node: Node) -> None:
+    node.ensure()
+    (node.store_path / "blobs/sha256-aa").write_bytes(b"of a large model")
+    old(node.store_path / "blobs")
+    with store_lock(str(node.store_path), ""):
+        for check in (True, False):
+            assert clean(node.store, str(node.replicas), check=check) == ((), 0)
+    assert clean(node.store, str(node.replicas), check=False)[0]
+
+
+def test_second_pull_waits_and_tells_how_far_the_first_is(node: Node) -> None:
+    store, first, second = str(node.store_path), str(node.root / "first.json"), str(node.root / "second.json")
+    other = store_lock(store, first)
+    other.__enter__()
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 1:
+            write_progress(first, Progress("large:70b", "pulling", 2**30, 2**31))
+        if len(waits) == 3:
+            other.__exit__(None, None, None)
+
+    with wait_for_store(store, second, node.seen.append, sleep=sleep), pytest.raises(Busy), store_lock(store, first):
+        pass
+    assert len(waits) == 3
+    assert str(node.seen[-1]).endswith("waiting for another pull: large:70b: 50 % of 2.00 GiB (0 MiB/s), pulling")
+
+
+def test_wait_for_another_pull_has_an_end(node: Node) -> None:
+    store, times = str(node.store_path), iter(range(0, 10**7, 3600))
+    with (
+        store_lock(store, ""),
+        pytest.raises(StoreError, match=r"held .* for 48 hours.*fuser .*/\.lock"),
+        wait_for_store(store, "", node.seen.append, sleep=lambda _s: None, clock=lambda: float(next(times))),
+    ):
+        pass
+
+
+def test_pull_whose_process_was_killed_holds_nothing(node: Node) -> None:
+    """The kernel lets go: nothing is to be removed by hand."""
+    script = "import fcntl,sys,time; f=open(sys.argv[1],'w'); fcntl.flock(f,2); print(1,flush=True); time.sleep(99)"
+    words = [sys.executable, "-c", script, str(node.store_path / ".lock")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert is_held(str(node.store_path))
+        other.kill()
+    assert not is_held(str(node.store_path))
 
 
 def test_module_runs_as_ansible_packs_it_and_shows_progress(node: Node) -> None:
