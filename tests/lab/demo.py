@@ -9,6 +9,7 @@ Safe to run again at any time, also after it was killed: each step finds out wha
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -29,7 +30,12 @@ QUESTION = "In one sentence: why do old GPUs make good LLM servers?"
 def step(title: str, command: list[str | Path]) -> None:
     print(f"\n== {title}", flush=True)
     started = time.monotonic()
-    environment = {**os.environ, "ANSIBLE_HOME": str(ROOT / ".ansible"), "PATH": f"{BIN}:{os.environ['PATH']}"}
+    environment = {
+        **os.environ,
+        "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "false",
+        "ANSIBLE_HOME": str(ROOT / ".ansible"),
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+    }
     code = subprocess.run([str(part) for part in command], cwd=ROOT, env=environment, check=False).returncode
     if code:
         sys.exit(f"'{title}' failed (exit {code}). What it said is above; `make demo` can simply be run again.")
@@ -71,12 +77,19 @@ def chat_with_ollama() -> None:
         sys.exit("The stream held no words: the service does not answer.")
 
 
+def show_what_does_not_fit() -> None:
+    plan = json.loads((ROOT / "inventories" / "lab" / ".plan" / "plan.json").read_text())
+    for entry in plan["unplaced"]:
+        print(f"\nNot on offer: {entry['model']}. It {entry['reason']}.\n  -> {entry['remedy']}")
+
+
 def main() -> None:
     started = time.monotonic()
     step("The lab", [sys.executable, ROOT / "tests/lab/lab.py", "up"])
     step("The site", [BIN / "ansible-playbook", "aivailable.sdai.site", "-i", "inventories/lab"])
     chat_with_openai()
     chat_with_ollama()
+    show_what_does_not_fit()
     print(f"""
 The service is up (after {time.monotonic() - started:.0f} s).
   OpenAI API   {URL}/v1
