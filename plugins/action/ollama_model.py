@@ -11,8 +11,11 @@ import json
 import time
 import typing as t
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+
+from ..modules.ollama_model import ARGUMENTS, REQUIRED_IF
 
 MODULE = "aivailable.sdai.ollama_model"
 POLL_SECONDS = 2
@@ -31,20 +34,24 @@ class ActionModule(ActionBase):
     def run(self, tmp: t.Any = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         del tmp
+        # The node gets them as they are: paths are its own to resolve.
+        self.validate_argument_spec(ARGUMENTS, required_if=REQUIRED_IF)
         arguments = dict(self._task.args)
         if not arguments.get("progress"):
             arguments["progress"] = f"/run/sdai/pull/{arguments.get('id')}.json"
         # Most runs find the model there: one short call.
         first = self._call(MODULE, {**arguments, "pull": False}, task_vars)
-        if first.get("failed") or self._task.check_mode or not first.get("pull_needed") or not self._may_pull():
+        if (
+            first.get("failed")
+            or self._task.check_mode
+            or not first.get("pull_needed")
+            or not boolean(arguments.get("pull", True))
+        ):
             result.update(first)
         else:
             result.update(self._pull(arguments, task_vars))
         self._remove_tmp_path(self._connection._shell.tmpdir)
         return result
-
-    def _may_pull(self) -> bool:
-        return str(self._task.args.get("pull", True)).lower() not in ("false", "no", "0", "off")
 
     def _pull(self, arguments: dict[str, t.Any], task_vars: t.Any) -> dict[str, t.Any]:
         """Run the module in the background of the node and follow it."""

@@ -147,6 +147,23 @@ from ..module_utils._ollama_server import StoreServer
 from ..module_utils._ollama_store import Name, PrivateStore, Store
 from ..module_utils._ollama_variant import Outcome, Wanted, clean, ensure, retire
 
+ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    "id": {"type": "str"},
+    "state": {"type": "str", "choices": ["present", "absent", "clean"], "default": "present"},
+    "name": {"type": "str"},
+    "source": {"type": "str", "default": ""},
+    "registry": {"type": "str", "default": ""},
+    "insecure": {"type": "bool", "default": False},
+    "parameters": {"type": "dict", "default": {}},
+    "prune": {"type": "bool", "default": False},
+    "pull": {"type": "bool", "default": True},
+    "server": {"type": "str", "default": "http://127.0.0.1:11434"},
+    "store": {"type": "path", "default": "/var/lib/sdai/store"},
+    "replicas": {"type": "path", "default": "/var/lib/sdai/replicas"},
+    "progress": {"type": "path"},
+}
+REQUIRED_IF = [("state", "present", ["id", "name"]), ("state", "absent", ["id"])]
+
 
 def reporter(path: str) -> t.Callable[[Progress], None]:
     """Writes a pull's progress once a second."""
@@ -233,22 +250,8 @@ STATES = {"present": present, "absent": absent, "clean": cleaned}
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={
-            "id": {"type": "str"},
-            "state": {"type": "str", "choices": ["present", "absent", "clean"], "default": "present"},
-            "name": {"type": "str"},
-            "source": {"type": "str", "default": ""},
-            "registry": {"type": "str", "default": ""},
-            "insecure": {"type": "bool", "default": False},
-            "parameters": {"type": "dict", "default": {}},
-            "prune": {"type": "bool", "default": False},
-            "pull": {"type": "bool", "default": True},
-            "server": {"type": "str", "default": "http://127.0.0.1:11434"},
-            "store": {"type": "path", "default": "/var/lib/sdai/store"},
-            "replicas": {"type": "path", "default": "/var/lib/sdai/replicas"},
-            "progress": {"type": "path"},
-        },
-        required_if=[("state", "present", ["id", "name"]), ("state", "absent", ["id"])],
+        argument_spec=ARGUMENTS,
+        required_if=REQUIRED_IF,
         supports_check_mode=True,
     )
     try:
