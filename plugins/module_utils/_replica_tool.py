@@ -45,6 +45,8 @@ RUN = Path("/run/sdai/replicas")
 UNITS = Path("/etc/systemd/system")
 # A card's driver may still be at work when the unit is started at boot.
 DEVICE_SECONDS = 120
+# A server answers when it has looked for GPUs, which takes a slow driver half a minute.
+SERVER_SECONDS = 120
 # Figures of the driver follow an allocation with a delay.
 SETTLE_SECONDS = 15
 # A hung engine is replaced in 21 s (the server pings it twice for 10 s).
@@ -53,6 +55,7 @@ ANSWER_SECONDS = 300
 # Enough for a model that thinks before it answers.
 ANSWER_TOKENS = 512
 POLL_SECONDS = 0.5
+VULKAN_SECONDS = 60
 
 T = t.TypeVar("T")
 
@@ -146,7 +149,9 @@ def _vulkaninfo() -> str:
     # What hides cards from the server must not hide them here: the index counts all of them.
     environ = {key: value for key, value in os.environ.items() if not key.startswith("GGML_VK_")}
     try:
-        done = subprocess.run(["vulkaninfo"], env=environ, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(
+            ["vulkaninfo"], env=environ, capture_output=True, text=True, timeout=VULKAN_SECONDS, check=True
+        )
     except FileNotFoundError as exc:
         raise ReplicaError("vulkaninfo is missing; install the package vulkan-tools") from exc
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as exc:
@@ -190,7 +195,7 @@ def prove(replica: Replica, roots: Roots, main_pid: int, resolved: t.Mapping[str
     def alive() -> bool:
         return Path("/proc", str(main_pid)).exists()
 
-    wait_for(client.ps, replica.load_seconds, alive=alive)
+    wait_for(client.ps, SERVER_SECONDS, alive=alive)
     if not alive():
         # Somebody else answered.
         raise ReplicaError(f"the server has ended: another process holds port {replica.port} of {replica.address}")

@@ -14,7 +14,8 @@ from pathlib import Path
 import jinja2
 import pytest
 import yaml
-from ansible.plugins.filter.core import FilterModule
+from ansible.plugins.filter.core import FilterModule, regex_replace
+from ansible_collections.aivailable.sdai.plugins.module_utils import _replica_tool as tool
 from ansible_collections.aivailable.sdai.plugins.module_utils._replica import (
     Replica,
     check_environment,
@@ -35,6 +36,7 @@ def render(template: str, **variables: t.Any) -> str:
         loader=jinja2.FileSystemLoader(ROLE / "templates"), trim_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters.update(FilterModule().filters())
+    environment.filters["regex_replace"] = regex_replace
     environment.tests["match"] = lambda value, pattern: re.match(pattern, value) is not None
     environment.tests["search"] = lambda value, pattern: re.search(pattern, value) is not None
     plain = yaml.safe_load((ROLE / "vars/main.yml").read_text()) | yaml.safe_load(
@@ -129,8 +131,41 @@ def test_firewall_admits_the_frontends(frontends: list[str], lines: list[str]) -
 def test_no_replica_starts_without_the_firewall() -> None:
     for unit in ("sdai-ollama@.service.j2", "sdai-ollama-watch@.service.j2"):
         lines = render(unit, __ollama_restart_grows=True, __ollama_perfmon=True).splitlines()
-        tool = next(place for place, line in enumerate(lines) if "/sdai-replica " in line)
-        assert any("nft list table inet sdai" in line for line in lines[:tool])
+        place = next(place for place, line in enumerate(lines) if "{{ __ollama_node }}/sdai-replica " in line)
+        assert any("nft list table inet sdai" in line for line in lines[:place])
+
+
+def systemd_reads(text: str) -> dict[str, str]:
+    """An environment file as systemd.exec(5) says that it is read, for values in double quotes."""
+    found = {}
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            name, _eq, value = line.partition("=")
+            assert value[0] == value[-1] == '"'
+            found[name] = re.sub(r'\\(["\\`$])', r"\1", value[1:-1])
+    return found
+
+
+@pytest.mark.parametrize("value", ["http://proxy:3128", 'http://u:p%40"s$w`o\\rd@proxy:3128', "a b;c#d"])
+def test_environment_of_the_store_server_is_quoted(value: str) -> None:
+    text = render("store.env.j2", ollama_store_environment={"HTTPS_PROXY": value, "NO_PROXY": "mirror"})
+    assert systemd_reads(text) == {"HTTPS_PROXY": value, "NO_PROXY": "mirror"}
+
+
+def test_secrets_of_a_proxy_are_for_root_only() -> None:
+    tasks = yaml.safe_load((ROLE / "tasks/configure.yml").read_text())
+    task = next(task for task in tasks if task.get("ansible.builtin.template", {}).get("src") == "store.env.j2")
+    assert (task["no_log"], task["diff"], task["ansible.builtin.template"]["mode"]) == (True, False, "0600")
+    assert "ollama_store_environment" not in (ROLE / "templates/sdai-ollama-store.service.j2").read_text()
+
+
+def test_time_for_a_start_covers_its_parts() -> None:
+    """Besides the two loads: the tool's waits, the last look of each, and a minute for the rest."""
+    given = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__ollama_start_seconds"]
+    parts = [tool.DEVICE_SECONDS, tool.VULKAN_SECONDS, tool.SERVER_SECONDS, tool.SETTLE_SECONDS, tool.WATCH_SECONDS]
+    assert given >= sum(parts) + tool.ANSWER_SECONDS + 60
+    text = render("replica.conf.j2", item=replica("cuda", "cuda_v12", [(CUDA[0], 16)]), __ollama_load_seconds=310)
+    assert f"TimeoutStartSec={620 + given}" in text.splitlines()
 
 
 def imported(path: Path) -> set[str]:
