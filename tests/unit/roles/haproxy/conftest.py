@@ -9,11 +9,13 @@ import contextlib
 import csv
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import typing as t
@@ -309,6 +311,16 @@ class Frontend:
             line = self.log_socket.recv(65536).decode()
             if wanted in line:
                 return dict(json.loads(line[line.index("{") :]))
+
+
+def run_plays(folder: Path, plays: list[dict[str, t.Any]], *options: str | Path) -> str:
+    """What ansible-playbook prints, which must succeed."""
+    (folder / "plays.json").write_text(json.dumps(plays))
+    environ = os.environ | {"ANSIBLE_HOME": str(folder / "home"), "ANSIBLE_LOCAL_TEMP": str(folder / "temp")}
+    command = [Path(sys.executable).with_name("ansible-playbook"), *options, folder / "plays.json"]
+    done = subprocess.run(command, env=environ, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")

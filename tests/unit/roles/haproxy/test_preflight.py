@@ -6,15 +6,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import typing as t
-from pathlib import Path
 
 import pytest
 
-from .conftest import model
+from .conftest import model, run_plays
 
 SERVER = {"id": "tiny--1", "address": "127.0.0.1", "port": 11500, "parallel": 4}
 
@@ -59,20 +56,15 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     written = {"content": f"{{{{ {found} | to_json }}}}", "dest": str(folder / "failures.json"), "mode": "0600"}
     role = {"name": "aivailable.sdai.haproxy", "tasks_from": "preflight"}
     tasks = [
-        {"ansible.builtin.set_fact": facts},
+        {"ansible.builtin.set_fact": facts, "run_once": True},
         {
             "block": [{"ansible.builtin.include_role": role}],
             "rescue": [{"ansible.builtin.set_fact": {"failure": "{{ ansible_failed_result }}"}}],
         },
         {"ansible.builtin.copy": written, "run_once": True},
     ]
-    (folder / "play.json").write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
-    (folder / "hosts.yml").write_text(json.dumps({"all": {"hosts": hosts, "vars": local}}))
-    program = Path(sys.executable).with_name("ansible-playbook")
-    environ = os.environ | {"ANSIBLE_HOME": str(folder / "home"), "ANSIBLE_LOCAL_TEMP": str(folder / "temp")}
-    command = [program, "-i", folder / "hosts.yml", folder / "play.json"]
-    done = subprocess.run(command, env=environ, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts, "vars": local}}))
+    run_plays(folder, [{"hosts": "all", "gather_facts": False, "tasks": tasks}], "-i", folder / "hosts.json")
     failures = json.loads((folder / "failures.json").read_text())
     return {name: message(failure) for name, failure in zip(cases, failures, strict=True)}
 

@@ -162,10 +162,10 @@ def test_reloads_under_streams_lose_nothing(frontend: Frontend) -> None:
 
 def test_one_of_two_replicas_killed_under_24_clients(frontend: Frontend) -> None:
     """Whoever has no byte of an answer yet gets one from the other replica."""
-    killed, other = Replica(), Replica()
+    killed, other, was_killed = Replica(), Replica(), threading.Event()
 
     def behave(handler: BaseHTTPRequestHandler, _: Request) -> None:
-        time.sleep(0.25)
+        assert was_killed.wait(10)
         reply(handler, 200, b"{}")
 
     killed.behave = other.behave = behave
@@ -174,6 +174,7 @@ def test_one_of_two_replicas_killed_under_24_clients(frontend: Frontend) -> None
     first = next(waiting)
     wait_for(lambda: killed.running == 4 and other.running == 4)
     killed.kill()
+    was_killed.set()
     assert [future.result().status for future in (first, *waiting)] == [200] * 24
     wait_for(lambda: frontend.state("tiny--1") == "DOWN")
 
