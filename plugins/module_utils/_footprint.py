@@ -144,20 +144,6 @@ class Footprint:
         return self.weights_mib + self.kv_mib + self.compute_mib
 
 
-@dataclass(frozen=True)
-class GpuShare:
-    """Need of one GPU of a split, MiB."""
-
-    weights_mib: int
-    kv_mib: int
-    compute_mib: int
-
-    @property
-    def total_mib(self) -> int:
-        """Without the engine's own context (CUDA and the like), which is a matter of the site."""
-        return self.weights_mib + self.kv_mib + self.compute_mib
-
-
 def default_batch(context: int, parallel: int) -> int:
     """num_batch as Ollama picks it from the cells of all slots (read in its source, version of mid-2026)."""
     cells = _padded(context) * parallel
@@ -184,33 +170,13 @@ def estimate(shape: ModelShape, launch: Launch, *, flash_attention: bool) -> Foo
     )
 
 
-def estimate_split(
-    shape: ModelShape, launch: Launch, layers: t.Sequence[int], *, flash_attention: bool
-) -> tuple[GpuShare, ...]:
-    """Need of each of several GPUs that hold layers[i] consecutive blocks each; the last also holds the output.
+def split_compute_mib(shape: ModelShape, launch: Launch, *, flash_attention: bool) -> tuple[int, int]:
+    """Compute buffer of the first and of each other GPU of a split, whichever layers they hold.
 
-    :raises FootprintError: layers are not two or more positive numbers with the model's sum; otherwise as `estimate`.
+    :raises UnsupportedArchitecture: no formula is known.
     """
-    if len(layers) < 2 or min(layers) < 1 or sum(layers) != shape.layers:
-        raise FootprintError(
-            f"a split of {shape.layers} layers needs two or more positive numbers with that sum, not {list(layers)}"
-        )
-    weights, kv = prefix_sums(shape, launch, flash_attention)
-    first, other = (_mib(size) for size in _split_compute_bytes(shape, launch, flash_attention))
-    shares = []
-    start = 0
-    for gpu, count in enumerate(layers):
-        end = start + count
-        output = shape.output_bytes if end == shape.layers else 0
-        shares.append(
-            GpuShare(
-                weights_mib=_mib(weights[end] - weights[start] + output),
-                kv_mib=_mib(kv[end] - kv[start]),
-                compute_mib=other if gpu else first,
-            )
-        )
-        start = end
-    return tuple(shares)
+    first, other = _split_compute_bytes(shape, launch, flash_attention)
+    return _mib(first), _mib(other)
 
 
 def _mib(size: int) -> int:

@@ -118,7 +118,7 @@ def split_part(nanoseconds: int, layers: int, of_layers: int) -> int:
 
 def milli_tokens_per_second(nanoseconds: int) -> int:
     """Rate of a replica alone, rounded down, from the sum of the times on its GPUs."""
-    return 10**12 // nanoseconds
+    return 10**12 // max(1, nanoseconds)
 
 
 def _exact(number: float) -> Fraction:

@@ -19,9 +19,9 @@ from ..module_utils._footprint import (
     Launch,
     ModelShape,
     estimate,
-    estimate_split,
     prefix_sums,
     shape_from_catalog,
+    split_compute_mib,
 )
 from ..module_utils._footprint import Footprint as Estimate
 from ..module_utils._speed import Calibration, choose_calibration, gpu_seconds_per_token
@@ -164,7 +164,7 @@ def _need(model: Wanted, shape: ModelShape | None, kind: Kind, engine: Engine) -
     if shape is None:
         raise Unplaceable("its footprint is not known")
     launch = Launch(model.context, model.parallel, model.kv_cache_type, model.batch)
-    return _estimated(shape, launch, kind, engine)
+    return estimated(shape, launch, kind, engine)
 
 
 def _explicit(footprint: Footprint, kind: Kind, engine: Engine) -> Need:
@@ -197,14 +197,12 @@ class _Sizes:
 def _sizes(shape: ModelShape, launch: Launch, flash: bool) -> _Sizes:
     whole = estimate(shape, launch, flash_attention=flash)
     weights, kv = prefix_sums(shape, launch, flash)
-    first = other = whole.compute_mib
-    if shape.layers > 1:
-        shares = estimate_split(shape, launch, (1, shape.layers - 1), flash_attention=flash)
-        first, other = (share.compute_mib for share in shares)
+    first, other = split_compute_mib(shape, launch, flash_attention=flash)
     return _Sizes(whole, tuple(w + k for w, k in zip(weights, kv, strict=True)), first, other)
 
 
-def _estimated(shape: ModelShape, launch: Launch, kind: Kind, engine: Engine) -> Need:
+def estimated(shape: ModelShape, launch: Launch, kind: Kind, engine: Engine) -> Need:
+    """The need of a known model under one runner of a kind of GPU. Raises FootprintError."""
     sizes = _sizes(shape, launch, flash_attention(kind.architecture, engine.family))
     whole = sizes.whole
     return Need(

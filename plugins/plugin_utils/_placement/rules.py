@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import typing as t
 
+from ...module_utils._speed import milli_tokens_per_second
 from .errors import ContradictionError
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .model import Gpu, Model, Node, Problem
-
-MILLI_TOKEN_NANOSECONDS = 10**12
-"""Nanoseconds of one token, as this over milli-tokens per second."""
 
 
 def compute_capability(gpu: Gpu) -> tuple[int, int] | None:
@@ -72,7 +70,7 @@ def _refused_by_kind(model: Model, gpu: Gpu) -> Iterator[str]:
     if not needs:
         yield model.ineligible.get(gpu.kind, "no runner of the GPU can hold the model")
         return
-    speed = MILLI_TOKEN_NANOSECONDS // max(1, needs[0].nanoseconds)
+    speed = milli_tokens_per_second(needs[0].nanoseconds)
     if speed < model.min_speed:
         yield f"{speed / 1000:.1f} tokens/s is below min_tokens_per_second {model.min_speed / 1000:.1f}"
 

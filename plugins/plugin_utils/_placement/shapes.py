@@ -17,8 +17,8 @@ import typing as t
 from dataclasses import dataclass
 from itertools import combinations, groupby
 
+from ...module_utils._speed import milli_tokens_per_second, split_part
 from .model import Share
-from .rules import MILLI_TOKEN_NANOSECONDS
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,7 +39,7 @@ class Shape:
 
     @property
     def speed(self) -> int:
-        return MILLI_TOKEN_NANOSECONDS // max(1, sum(self.times))
+        return milli_tokens_per_second(sum(self.times))
 
     @property
     def vram_mib(self) -> int:
@@ -68,17 +68,24 @@ def split(model: Model, gpus: Sequence[Gpu]) -> Shape | None:
     layers = proportional(needs[0].layers, [gpu.offer_mib for gpu in gpus])
     if min(layers) == 0:
         return None
-    shares, times, start = [], [], 0
-    for position, (gpu, need, count) in enumerate(zip(gpus, needs, layers, strict=True)):
+    parts = zip(gpus, layers, shares_mib(needs, layers), strict=True)
+    shares = [Share(id=gpu.id, index=gpu.index, layers=count, vram_mib=mib) for gpu, count, mib in parts]
+    times = [split_part(need.nanoseconds, count, need.layers) for need, count in zip(needs, layers, strict=True)]
+    return Shape(needs[0].runner, tuple(gpus), tuple(shares), tuple(times))
+
+
+def shares_mib(needs: Sequence[Need], layers: Sequence[int]) -> list[int]:
+    """Return the VRAM on each GPU of a split; ``needs[i]`` is the model's on GPU i, which holds ``layers[i]``."""
+    shares, start = [], 0
+    for position, (need, count) in enumerate(zip(needs, layers, strict=True)):
         units = need.layer_units[start + count] - need.layer_units[start]
         mib = -(-units // need.units_per_mib) + need.context_mib
         mib += need.compute_first_mib if position == 0 else need.compute_other_mib
-        if position == len(gpus) - 1:
+        if position == len(needs) - 1:
             mib += need.output_mib
-        shares.append(Share(id=gpu.id, index=gpu.index, layers=count, vram_mib=mib))
-        times.append(-(-need.nanoseconds * count // need.layers))
+        shares.append(mib)
         start += count
-    return Shape(needs[0].runner, tuple(gpus), tuple(shares), tuple(times))
+    return shares
 
 
 def _common_needs(model: Model, gpus: Sequence[Gpu]) -> list[Need] | None:
@@ -144,5 +151,5 @@ def as_it_runs(model: Model, replica: Replica, gpus: Sequence[Gpu]) -> Shape | N
         need = next((n for n in model.needs.get(gpu.kind, ()) if n.runner == replica.runner), None)
         if need is None:
             return None
-        times.append(-(-need.nanoseconds * share.layers // max(1, total)))
+        times.append(split_part(need.nanoseconds, share.layers, max(1, total)))
     return Shape(replica.runner, tuple(gpus), replica.gpus, tuple(times))

@@ -18,7 +18,8 @@ import typing as t
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ..rules import MILLI_TOKEN_NANOSECONDS, eligible_gpus, gpu_order
+from ....module_utils._speed import milli_tokens_per_second
+from ..rules import eligible_gpus, gpu_order
 from ..shapes import Shape, as_it_runs, fitting
 
 if t.TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Candidate:
 
     @cached_property
     def top(self) -> int:
-        return MILLI_TOKEN_NANOSECONDS // max(1, *self.shape.times)
+        return milli_tokens_per_second(max(self.shape.times))
 
     @cached_property
     def loads(self) -> tuple[int, ...]:

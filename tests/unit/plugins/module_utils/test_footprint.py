@@ -32,8 +32,8 @@ def launch(row: Row) -> Launch:
     return Launch(int(row["ctx_per_slot"]), int(row["parallel"]), row["kv_type"], int(row["n_ubatch"]))
 
 
-def mib(row: Row, gpu: int = 0) -> tuple[int, int, int]:
-    weights, kv, compute = (int(row[key].split("+")[gpu]) for key in ("weights_MiB", "kv_MiB", "compute_MiB"))
+def mib(row: Row) -> tuple[int, int, int]:
+    weights, kv, compute = (int(row[key]) for key in ("weights_MiB", "kv_MiB", "compute_MiB"))
     return weights, kv, compute
 
 
@@ -43,19 +43,12 @@ def label(row: Row) -> str:
 
 
 ONE_GPU = [row for row in rows("truth.csv") if row["backend"].startswith("gpu(")]
-# The engine's own split of an even number of layers counts the output as one more: one layer moves to the first GPU.
-TWO_GPUS = [row for row in rows("truth.csv") if row["backend"].startswith("2gpu(")]
-SPLITS = rows("splits.csv") + [
-    {**row, "layers": f"{SHAPES[row['model']].layers // 2 + 1}+{SHAPES[row['model']].layers // 2 - 1}"}
-    for row in TWO_GPUS
-]
 
 
 def test_reference_data_is_whole() -> None:
-    """All fifteen models are there, with flash attention and without, and in splits."""
+    """All fifteen models are there, with flash attention and without."""
     assert len(SHAPES) == 15
     assert {row["model"] for row in ONE_GPU if row["fa"] == "off"} == set(SHAPES)
-    assert {row["model"] for row in SPLITS} == set(SHAPES)
     assert {SHAPES[row["model"]].architecture for row in ONE_GPU} == set(footprint.ARCHITECTURES)
 
 
@@ -67,19 +60,6 @@ def test_one_gpu(row: Row) -> None:
     assert abs(need.weights_mib - weights) <= 1
     assert abs(need.kv_mib - kv) <= 1
     assert need.total_mib == pytest.approx(weights + kv + compute, rel=0.009)
-
-
-@pytest.mark.parametrize("row", SPLITS, ids=label)
-def test_split(row: Row) -> None:
-    """Each GPU of a split: weights and KV cache to the MiB, in all between -1 % and +3 %."""
-    layers = [int(count) for count in row["layers"].split("+")]
-    shares = footprint.estimate_split(SHAPES[row["model"]], launch(row), layers, flash_attention=True)
-    assert len(shares) == len(layers)
-    for gpu, share in enumerate(shares):
-        weights, kv, compute = mib(row, gpu)
-        assert abs(share.weights_mib - weights) <= 1
-        assert abs(share.kv_mib - kv) <= 1
-        assert 0.99 <= share.total_mib / (weights + kv + compute) <= 1.03
 
 
 def test_example() -> None:
@@ -111,9 +91,7 @@ def test_split_without_flash_attention() -> None:
     flags = Launch(32768, 1, "f16", 512)
     whole = footprint.estimate(LLAMA, flags, flash_attention=False).compute_mib
     assert whole == 2148
-    assert all(
-        share.compute_mib > whole for share in footprint.estimate_split(LLAMA, flags, (16, 16), flash_attention=False)
-    )
+    assert all(mib > whole for mib in footprint.split_compute_mib(LLAMA, flags, flash_attention=False))
 
 
 def test_large_vocabulary_decides_the_compute_buffer() -> None:
@@ -154,12 +132,6 @@ def test_unknown_architecture_is_named() -> None:
         footprint.estimate(replace(LLAMA, architecture="mamba"), Launch(8192, 1, "f16", 512), flash_attention=True)
 
 
-@pytest.mark.parametrize("layers", [(), (32,), (16, 17), (33, -1), (32, 0)])
-def test_split_must_hold_all_layers(layers: tuple[int, ...]) -> None:
-    with pytest.raises(footprint.FootprintError, match="split of 32 layers"):
-        footprint.estimate_split(LLAMA, Launch(8192, 1, "f16", 512), layers, flash_attention=True)
-
-
 shapes = st.sampled_from(sorted(SHAPES.values(), key=lambda shape: shape.layer_bytes))
 launches = st.builds(
     Launch,
@@ -170,16 +142,12 @@ launches = st.builds(
 )
 
 
-@given(shape=shapes, flags=launches, data=st.data())
-def test_split_holds_what_one_gpu_holds(shape: ModelShape, flags: Launch, data: st.DataObject) -> None:
-    """Shares of weights and KV add up to the whole (but for rounding), and a split never computes in less."""
-    cuts = data.draw(st.sets(st.integers(1, shape.layers - 1), min_size=1, max_size=3).map(sorted))
-    layers = [end - start for start, end in zip([0, *cuts], [*cuts, shape.layers], strict=True)]
-    whole = footprint.estimate(shape, flags, flash_attention=True)
-    shares = footprint.estimate_split(shape, flags, layers, flash_attention=True)
-    assert 0 <= sum(share.weights_mib for share in shares) - whole.weights_mib < len(layers)
-    assert 0 <= sum(share.kv_mib for share in shares) - whole.kv_mib < len(layers)
-    assert all(share.compute_mib >= whole.compute_mib for share in shares)
+@given(shape=shapes, flags=launches, on=st.booleans())
+def test_a_split_never_computes_in_less(shape: ModelShape, flags: Launch, on: bool) -> None:
+    flags = flags if on else replace(flags, kv_cache_type="f16")
+    whole = footprint.estimate(shape, flags, flash_attention=on).compute_mib
+    first, other = footprint.split_compute_mib(shape, flags, flash_attention=on)
+    assert first >= other >= whole
 
 
 @given(shape=shapes, flags=launches)
