@@ -14,6 +14,7 @@ from pathlib import Path
 import jinja2
 import pytest
 import yaml
+from ansible.module_utils.compat.version import LooseVersion
 from ansible.plugins.filter.core import FilterModule, regex_replace
 from ansible_collections.aivailable.sdai.plugins.module_utils import _replica_tool as tool
 from ansible_collections.aivailable.sdai.plugins.module_utils._replica import (
@@ -166,6 +167,12 @@ def test_time_for_a_start_covers_its_parts() -> None:
     assert given >= sum(parts) + tool.ANSWER_SECONDS + 60
     text = render("replica.conf.j2", item=replica("cuda", "cuda_v12", [(CUDA[0], 16)]), __ollama_load_seconds=310)
     assert f"TimeoutStartSec={620 + given}" in text.splitlines()
+
+
+def test_default_version_is_a_tested_one() -> None:
+    given = yaml.safe_load((ROLE / "vars/main.yml").read_text())
+    default = LooseVersion(yaml.safe_load((ROLE / "defaults/main.yml").read_text())["ollama_version"])
+    assert LooseVersion(given["__ollama_tested_from"]) <= default < LooseVersion(given["__ollama_tested_below"])
 
 
 def imported(path: Path) -> set[str]:
