@@ -1,4 +1,4 @@
-# The two commands of the README are `make demo` and `make test`; CONTRIBUTING.md explains the others.
+# What a newcomer needs is `make demo` and `make test`; CONTRIBUTING.md explains the others.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 VENV := .venv
