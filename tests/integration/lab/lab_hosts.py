@@ -121,8 +121,10 @@ class Host:
         """A mark in the replicas' log: what is written after it is new."""
         return self.run("journalctl --namespace=sdai -n 0 --show-cursor -q").removeprefix("-- cursor:").strip()
 
-    def log_since(self, cursor: str, unit: str) -> str:
-        return self.run(f"journalctl --namespace=sdai --after-cursor '{cursor}' -u {unit} -o cat --no-pager")
+    def wait_for_log(self, cursor: str, unit: str, words: str) -> None:
+        """Waits until the unit has logged these words since the mark: the journal takes a moment to show a line."""
+        command = f"journalctl --namespace=sdai --after-cursor '{cursor}' -u {unit} -o cat --no-pager"
+        wait_for(f"{words!r} in the log of {unit}", lambda: words in self.run(command), seconds=15, every=0.5)
 
     def cards(self) -> dict[str, int]:
         """VRAM in MiB of each simulated GPU, by id."""

@@ -104,7 +104,7 @@ def test_a_selector_removed_by_hand_fails_the_unit(
     code = host.run(f"systemctl restart {replica['unit']} >/dev/null 2>&1; echo $?").strip()
     assert code != "0"
     assert host.state(replica["unit"]) != "active"
-    assert selector in host.log_since(cursor, replica["unit"])
+    host.wait_for_log(cursor, replica["unit"], selector)
 
 
 @pytest.mark.parametrize("pinned", [True, False], ids=["layers pinned", "layers not pinned"])
@@ -123,7 +123,9 @@ def test_a_spilled_replica_is_down_and_recovers(
         options = {"num_gpu": -1}
     wait_for("UP", lambda: statistics.states()[name] == "UP", seconds=30)
     # The watch would repair the scene while it is set.
-    host.run(f"systemctl stop sdai-ollama-watch@{name}.timer")
+    watch = f"sdai-ollama-watch@{name}"
+    host.run(f"systemctl stop {watch}.timer")
+    wait_for("the watch to end", lambda: host.state(f"{watch}.service") in ("inactive", "failed"), seconds=60)
     ask_directly(host, replica, {"model": model, "keep_alive": 0})
     wait_for("unloaded", lambda: not host.held_by(unit), seconds=10)
     host.run(f"sdai-lab-gpu take {card} {host.free(card) - 1024}")
@@ -135,7 +137,7 @@ def test_a_spilled_replica_is_down_and_recovers(
         else:
             assert loaded[0]["size_vram"] < loaded[0]["size"], "it did not spill"
         wait_for("DOWN in HAProxy", lambda: statistics.states()[name] == "DOWN", seconds=3)
-        host.run(f"systemctl start sdai-ollama-watch@{name}.timer")
+        host.run(f"systemctl start {watch}.timer")
         served = statistics.sessions(name)
         siblings = [other for other in statistics.states() if other != name and same_model(other, name)]
         for _ in range(10):
@@ -155,7 +157,7 @@ def test_garbage_never_joins(gpu_hosts: list[Host], statistics: Statistics) -> N
     try:
         assert host.run(f"systemctl restart {replica['unit']} >/dev/null 2>&1; echo $?").strip() != "0"
         wait_for("DOWN in HAProxy", lambda: statistics.states()[replica["id"]] == "DOWN", seconds=5)
-        assert "prove failed: the known question" in host.log_since(cursor, replica["unit"])
+        host.wait_for_log(cursor, replica["unit"], "prove failed: the known question")
     finally:
         host.run(f"rm -f {fault}")
     wait_for("UP again", lambda: statistics.states()[replica["id"]] == "UP", seconds=90, every=0.5)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -473,14 +474,16 @@ def test_module_runs_as_ansible_packs_it_and_shows_progress(node: Node) -> None:
                 *("-m", "aivailable.sdai.ollama_model", "-a", json.dumps(arguments), "-e"),
                 f"ansible_python_interpreter={sys.executable}",
             ],
-            env={**os.environ, "ANSIBLE_STDOUT_CALLBACK": "json", "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1"},
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"},
             capture_output=True,
             text=True,
             check=False,
             timeout=240,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        result = json.loads(done.stdout[done.stdout.index("{") :])["plays"][0]["tasks"][0]["hosts"]["localhost"]
+        _before, word, result_text = re.split(r"^localhost \| (CHANGED|SUCCESS) => ", done.stdout, flags=re.M)
+        assert word == ("CHANGED" if changed else "SUCCESS")
+        result = json.loads(result_text)
         assert result["changed"] is changed
         assert result["blob_bytes"] == len("weights of tiny:latest")
     assert node.served()["num_gpu"] == 999
