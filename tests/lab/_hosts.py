@@ -126,6 +126,12 @@ def keys() -> None:
     write(SSH / "known_hosts", "".join(f"{host.name},{host.address} {host_key}\n" for host in HOSTS))
 
 
+def ssh_command(host: Host) -> list[str]:
+    options = [f"UserKnownHostsFile={SSH / 'known_hosts'}", "BatchMode=yes", "ConnectTimeout=3", "LogLevel=ERROR"]
+    words = ["ssh", "-F", "none", "-i", str(SSH / "id_ed25519")]
+    return [*words, *(word for option in options for word in ("-o", option)), f"root@{host.address}"]
+
+
 def network() -> None:
     """The lab's network, without Podman's name server: the names are few and fixed, so they stand in /etc/hosts."""
     found = podman("network", "inspect", NETWORK, check=False)

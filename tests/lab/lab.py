@@ -38,8 +38,9 @@ import _engine
 import _hosts
 import _image
 import _machine
+import snapshot
 from _engine import CACHE, ROOT, STATE, LabError, podman, step
-from _hosts import EVERYBODY, HOSTS, MIRROR, NETWORK, SSH, STANDIN, Host
+from _hosts import EVERYBODY, HOSTS, MIRROR, NETWORK, STANDIN, Host
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,16 +65,20 @@ def up() -> None:
     with step("Building the release archive and the models", 60 if release and release.poll() is None else 0):
         servable = _finish_release(release)
     everybody = [host for host in EVERYBODY if host is not MIRROR or servable]
+    new = [host for host in everybody if host not in fit]
     try:
-        _start([host for host in everybody if host not in fit], wanted)
+        _start(new, wanted)
     except LabError as error:
         # Names or addresses still taken by what a killed run or a stopped machine left half done.
         print(f"{error}\nOnce more, from nothing.", flush=True)
         _clear()
         _hosts.network()
-        _start(everybody, wanted)
+        new = everybody
+        _start(new, wanted)
     with step("Waiting until the hosts have booted"), ThreadPoolExecutor() as pool:
         list(pool.map(wait_ready, HOSTS))
+    with step("Keeping the state of the new hosts"):
+        snapshot.keep_bare([host for host in new if host.systemd])
     if servable:
         _wait_for_mirror()
     running = ", ".join(f"{host.name} {host.address}" for host in EVERYBODY if host is not MIRROR or servable)
@@ -113,6 +118,7 @@ def _start(hosts: list[Host], wanted: dict[Host, list[str]]) -> None:
 
 def _start_new(host: Host, arguments: list[str]) -> None:
     _hosts.lay_out(host)
+    snapshot.bare_file(host.name).unlink(missing_ok=True)
     label = f"--label=sdai-lab-spec={_hosts.specification(host, arguments)}"
     done = podman("run", "--detach", label, *arguments, check=False)
     if "address already in use" in done.stderr:
@@ -130,7 +136,7 @@ def wait_ready(host: Host) -> None:
             raise LabError(f"{host.name} did not boot within {BOOT_S} s (systemd: {state or 'no answer'})")
         if state:
             time.sleep(0.2)
-        done = _engine.run([*ssh_command(host), "systemctl is-system-running"], check=False)
+        done = _engine.run([*_hosts.ssh_command(host), "systemctl is-system-running"], check=False)
         state = done.stdout.strip() or done.stderr.strip() or "no answer"
 
 
@@ -143,12 +149,6 @@ def _wait_for_mirror() -> None:
         time.sleep(0.2)
     logs = podman("logs", "--tail", "15", MIRROR.container, check=False)
     raise LabError(f"The mirror does not answer: {(logs.stdout + logs.stderr).strip()}")
-
-
-def ssh_command(host: Host) -> list[str]:
-    options = [f"UserKnownHostsFile={SSH / 'known_hosts'}", "BatchMode=yes", "ConnectTimeout=3", "LogLevel=ERROR"]
-    words = ["ssh", "-F", "none", "-i", str(SSH / "id_ed25519")]
-    return [*words, *(word for option in options for word in ("-o", option)), f"root@{host.address}"]
 
 
 def down() -> None:
@@ -193,7 +193,7 @@ def reboot(host: Host) -> None:
 
 
 def ssh(host: Host, words: list[str]) -> t.NoReturn:
-    command = [*ssh_command(host), *words]
+    command = [*_hosts.ssh_command(host), *words]
     os.execvp(command[0], command)
 
 
