@@ -16,6 +16,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ..modules.ollama_model import ARGUMENTS, REQUIRED_IF
+from .run_lock import LockKeeper
 
 MODULE = "aivailable.sdai.ollama_model"
 POLL_SECONDS = 2
@@ -63,7 +64,9 @@ class ActionModule(ActionBase):
             return t.cast("dict[str, t.Any]", job)
         status_arguments = {"jid": job["ansible_job_id"], "_async_dir": self._async_dir(job)}
         shown, since = "", 0.0
+        keeper = LockKeeper(self, task_vars)
         while True:
+            keeper.tick()
             time.sleep(POLL_SECONDS)
             status = self._call("ansible.legacy.async_status", {**status_arguments, "mode": "status"}, task_vars)
             if status.get("finished") or (status.get("failed") and "started" not in status):

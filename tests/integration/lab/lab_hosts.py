@@ -42,17 +42,20 @@ class PlaybookRun:
         return {host: int(count) for host, count in re.findall(r"^(\S+)\s+: ok=.*?changed=(\d+)", self.output, re.M)}
 
 
-def playbook(name: str, *arguments: str) -> PlaybookRun:
-    environment = {
+def playbook_environment() -> dict[str, str]:
+    return {
         **os.environ,
         "ANSIBLE_HOME": str(ROOT / ".ansible"),
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_FORCE_COLOR": "0",
     }
+
+
+def playbook(name: str, *arguments: str) -> PlaybookRun:
     done = subprocess.run(
         [str(BIN / "ansible-playbook"), name, "-i", str(INVENTORY), *arguments],
         cwd=ROOT,
-        env=environment,
+        env=playbook_environment(),
         capture_output=True,
         text=True,
         timeout=900,
