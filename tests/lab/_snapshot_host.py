@@ -16,11 +16,11 @@ import stat
 import subprocess
 
 ROOTS = ("/etc", "/opt", "/usr", "/var", "/root", "/home", "/srv", "/run/sdai", "/run/haproxy", "/run/systemd/system")
-# What a host writes by itself while it runs or that says nothing of its own: logs, caches, and what the sections on
-# packages, users and units tell better.
+# What a host writes by itself while it runs or that says nothing of its own: logs, caches, Ansible's scratch folders,
+# and what the sections on packages, users and units tell better.
 LEFT_OUT = re.compile(
     r"/(etc/(\.pwd\.lock|(passwd|shadow|group|gshadow|subuid|subgid)-|ld\.so\.cache)"
-    r"|root/(\.ansible|\.cache)"
+    r"|root/\.ansible(_async)?"
     r"|var/(log|cache/(?!sdai)[^/]+|tmp|backups|spool"
     r"|lib/(apt|dpkg|ucf|systemd/(timers|catalog|random-seed|timesync|coredump|deb-systemd-[^/]*)))"
     r"|.*/__pycache__)\Z"
@@ -28,7 +28,7 @@ LEFT_OUT = re.compile(
 # Larger files are told apart by their size and their ends: a model's blob is gigabytes of holes.
 WHOLE_BYTES, END_BYTES = 64 << 20, 1 << 20
 # Units that come and go with logins and with systemd's own timers.
-PASSING = re.compile(r"(user@|user-runtime-dir@|ssh@|run-|session-|getty@|console-getty|systemd-)")
+PASSING = re.compile(r"user@|user-runtime-dir@|ssh@|run-|session-|getty@|console-getty|systemd-(?!.*@sdai)")
 EPHEMERAL = 32768
 
 
@@ -114,7 +114,8 @@ def unit_files() -> dict[str, str]:
 
 def running_units() -> dict[str, str]:
     """Active and failed ones: whether systemd still remembers an inactive unit is chance."""
-    kinds = "--type=service,socket,timer,path,target"
+    # No targets: one that was reached stays so until the next boot.
+    kinds = "--type=service,socket,timer,path"
     listed = json.loads(said("systemctl", "list-units", "--all", kinds, "--output=json"))
     return {
         unit["unit"]: f"{unit['active']} ({unit['sub']})"

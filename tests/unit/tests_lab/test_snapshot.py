@@ -66,6 +66,8 @@ def test_a_large_file_is_told_by_its_size_and_ends(tree, monkeypatch):
         ("/etc/passwd", False),
         ("/var/lib/dpkg", True),
         ("/var/lib/sdai", False),
+        ("/root/.ansible_async", True),
+        ("/root/.bashrc", False),
         ("/opt/sdai/node/__pycache__", True),
     ],
 )
