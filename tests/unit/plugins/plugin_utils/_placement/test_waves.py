@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import typing as t
 from collections import Counter
 
 import pytest
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.errors import PlacementError
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model import (
     Constraints,
     Gpu,
@@ -79,6 +81,63 @@ def test_only_what_stands_in_the_way_stops_early() -> None:
     models = [model("a", 4_000, constraints=ON_BIG), model("b", 5_500, constraints=ON_SMALL)]
     _, found = planned([SMALL, BIG], models, runs)
     assert found.waves == (Wave(("a--2",), ("c--1",)), Wave(("b--1",), ("a--1",)))
+
+
+def test_a_chain_of_moves_takes_a_wave_for_each_link() -> None:
+    """a takes the place of b, b that of c, c a free one: nothing breaks."""
+    cards = [gpu(f"n{i}", f"g{i}", 6_000) for i in range(4)]
+
+    def pinned(place: int) -> Constraints:
+        return Constraints(gpus=(f"n{place}/g{place}",))
+
+    runs = [running(name, cards[i], 5_000) for i, name in enumerate("abc")]
+    models = [model(name, 5_000, constraints=pinned(i + 1)) for i, name in enumerate("abc")]
+    _, found = planned(cards, models, runs)
+    assert found.waves == (Wave(("c--2",), ("c--1",)), Wave(("b--2",), ("b--1",)), Wave(("a--2",), ("a--1",)))
+
+
+def test_of_two_that_have_to_break_one_still_serves() -> None:
+    cards = [SMALL, dataclasses.replace(SMALL, node="n2")]
+    runs = [running("m", card, 5_000, number=i + 1, context=4096) for i, card in enumerate(cards)]
+    _, found = planned(cards, [model("m", 5_000, least=2)], runs)
+    assert found.waves == (
+        Wave((), ("m--1",), ("m",)),
+        Wave(("m--3",), ("m--2",)),
+        Wave(("m--4",), ()),
+    )
+
+
+def test_models_that_wait_for_themselves_break_together() -> None:
+    """And of two that wait for each other's place only the one of less priority does."""
+    cards = [gpu(f"n{i}", f"g{i}", 6_000) for i in range(4)]
+    runs = [running(name, cards[i], 5_000, context=4096) for i, name in enumerate("abcd")]
+    places = {"a": 0, "b": 1, "c": 3, "d": 2}
+    models = [
+        model(name, 5_000, priority=100 - ord(name), constraints=Constraints(gpus=(f"n{i}/g{i}",)))
+        for name, i in places.items()
+    ]
+    _, found = planned(cards, models, runs)
+    assert found.waves == (
+        Wave((), ("a--1", "b--1", "d--1"), ("a", "b", "d")),
+        Wave(("a--2", "b--2", "c--2"), ("c--1",)),
+        Wave(("d--2",), ()),
+    )
+
+
+def test_an_addition_waits_where_its_room_saves_a_minimum() -> None:
+    """new fits at once, but then m could not be renewed beside itself."""
+    runs = [running("m", BIG, 4_000, context=4096), running("old", BIG, 3_000, port=11501)]
+    models = [model("m", 4_000), model("new", 3_000, priority=90, constraints=ON_BIG)]
+    _, found = planned([BIG], models, runs)
+    assert found.waves == (Wave(("m--2",), ("m--1",)), Wave(("new--1",), ("old--1",)))
+
+
+def test_a_plan_that_does_not_fit_is_refused() -> None:
+    case = problem([SMALL], [model("m", 5_000)])
+    plan = solve(case, (), OPTIONS)
+    smaller = problem([dataclasses.replace(SMALL, offer_mib=4_000)], [model("m", 5_000)])
+    with pytest.raises(PlacementError, match="no room for m--1; make the plan anew"):
+        transition([], plan, smaller)
 
 
 def test_a_model_that_loses_its_minimum_for_good_is_named() -> None:
@@ -154,35 +213,116 @@ def changes(draw: st.DrawFn) -> tuple[Problem, Problem]:
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(changes(), st.sets(st.integers(0, 8)))
 def test_every_wave_is_legal(worlds: tuple[Problem, Problem], down: set[int]) -> None:
-    """Replayed step by step: starts fit beside all that runs; the end is the plan; breaks are exactly the broken."""
+    """From one solved world to another."""
     before, after = worlds
     runs = [
         dataclasses.replace(replica, up=place not in down)
         for place, replica in enumerate(solve(before, (), OPTIONS).replicas)
     ]
     plan = solve(after, runs, OPTIONS)
-    found = transition(runs, plan, after)
-    alive = {replica.id: replica for replica in runs if replica.up}
-    wanted = {replica.id: replica for replica in plan.replicas}
-    offers = {card.key: card.offer_mib for card in after.gpus}
-    least = {m.name: m.replicas_min for m in after.models}
+    replay(after, runs, plan.replicas, transition(runs, plan, after))
+
+
+@st.composite
+def placements(draw: st.DrawFn) -> tuple[Problem, list[Replica], tuple[Replica, ...]]:
+    """A full fleet and two placements on it that have nothing to do with each other, some of the first one down."""
+    cards = [
+        gpu(f"n{i}", f"g{i}", draw(st.sampled_from((4_000, 6_000, 9_000)))) for i in range(draw(st.integers(1, 4)))
+    ]
+    models = [
+        model(name, draw(st.sampled_from((1_500, 2_500, 3_900, 5_000))), least=draw(st.integers(0, 2)), most=9)
+        for name in "abcd"
+    ]
+
+    def placed(context: int, port: int) -> list[Replica]:
+        found: list[Replica] = []
+        for number in range(draw(st.integers(1, 7))):
+            wish, card = draw(st.sampled_from(models)), draw(st.sampled_from(cards))
+            mib = wish.needs["slow"][0].vram_mib
+            if load_of(found)[card.key] + mib <= card.offer_mib:
+                replica = running(wish.name, card, mib, number=port + number, port=port + number, context=context)
+                found.append(replica)
+        return found
+
+    same_names = draw(st.booleans())
+    runs = [dataclasses.replace(replica, up=draw(st.integers(0, 9)) > 0) for replica in placed(4096, 11500)]
+    return problem(cards, models), runs, tuple(placed(8192, 11500 if same_names else 11600))
+
+
+@settings(max_examples=300, deadline=None)
+@given(placements())
+def test_any_placement_can_be_reached(case: tuple[Problem, list[Replica], tuple[Replica, ...]]) -> None:
+    world, runs, wanted = case
+    plan = dataclasses.replace(solve(problem([], []), (), OPTIONS), replicas=wanted)
+    replay(world, runs, wanted, transition(runs, plan, world))
+
+
+def replay(case: Problem, runs: list[Replica], planned: t.Sequence[Replica], found: Transition) -> None:
+    """Step by step: starts fit beside all that runs; only what is announced falls below its minimum, for want of any
+    other way; the end is the plan."""
+    up = {(r.node, r.id): r for r in runs if r.up}
+    down = {(r.node, r.id): r for r in runs if not r.up}
+    wanted = {replica.id: replica for replica in planned}
+    nodes = {stop.id: stop.node for stop in found.stop}
+    offers = {card.key: card.offer_mib for card in case.gpus}
+    least = {m.name: m.replicas_min for m in case.models}
+    total = Counter(replica.model for replica in planned)
+    started: list[str] = []
+    stopped: list[str] = []
     for wave in found.waves:
-        had = Counter(replica.model for replica in alive.values())
-        assert not alive.keys() & set(wave.start)
-        alive |= {name: wanted[name] for name in wave.start}
-        assert len({(r.node, r.port) for r in alive.values()}) == len(alive)
+        assert wave.start or wave.stop
+        had = Counter(replica.model for replica in up.values())
         for name in wave.start:
-            for key, _mib in load_of([wanted[name]]).items():
-                assert load_of(alive.values())[key] <= offers[key]
+            new = wanted[name]
+            assert (new.node, name) not in up
+            assert name not in {other for _, other in {*up, *down} - {(new.node, name)}}
+            assert new.port not in {
+                r.port for r in [*up.values(), *down.values()] if r.node == new.node and r.id != name
+            }
+            down.pop((new.node, name), None)
+            up[new.node, name] = new
+            assert all(load_of(up.values())[key] <= offers[key] for key in load_of([new]))
+        left = [replica for replica in planned if replica.id not in {*started, *wave.start, *found.keep}]
+        floor = {name: min(minimum, had[name], total[name]) for name, minimum in least.items()}
+        stuck = not any(could_start(new, up, down, floor, offers) for new in left)
         for name in wave.stop:
-            alive.pop(name, None)
-        has = Counter(replica.model for replica in alive.values())
-        broken = {name for name, minimum in least.items() if has[name] < min(minimum, had[name])}
-        assert set(wave.breaks) == broken
-    assert alive.keys() == wanted.keys()
+            assert up.pop((nodes[name], name), None) or down.pop((nodes[name], name))
+        has = Counter(replica.model for replica in up.values())
+        assert set(wave.breaks) == {name for name, minimum in least.items() if has[name] < min(minimum, had[name])}
+        assert stuck or all(has[name] >= floor[name] for name in least), "broken, though something could go on"
+        started += wave.start
+        stopped += wave.stop
+    assert sorted(started) == sorted(found.start)
+    assert sorted(stopped) == sorted(stop.id for stop in found.stop)
+    assert {*up} == {(replica.node, replica.id) for replica in planned}
+    assert not down
     assert found.move_mib == sum(wanted[name].vram_mib for name in found.start)
-    assert set(found.keep) | set(found.start) == wanted.keys()
-    assert {stop.id for stop in found.stop} == {r.id for r in runs} - wanted.keys()
+    assert {*found.keep, *found.start} == wanted.keys()
+
+
+Running = dict[tuple[str, str], Replica]
+
+
+def could_start(
+    new: Replica, up: Running, down: Running, floor: dict[str, int], offers: dict[tuple[str, str], int]
+) -> bool:
+    """Tell whether the replica would fit once some of what may stop had: tried with every such set."""
+    present = [*up.values(), *down.values()]
+    names = [r for r in present if r.id == new.id or (r.node, r.port) == (new.node, new.port)]
+    beside = [r for r in up.values() if load_of([r]).keys() & load_of([new]).keys()]
+    old = [r for r in {*names, *beside} if r.context == 4096]
+    for size in range(len(old) + 1):
+        for going in itertools.combinations(old, size):
+            rest = [r for r in up.values() if r not in going]
+            has = Counter(r.model for r in rest)
+            load = load_of([*rest, new])
+            if (
+                all(has[r.model] >= floor.get(r.model, 0) for r in going if r.up)
+                and all(load[key] <= offers[key] for key in load_of([new]))
+                and not set(names) - set(going)
+            ):
+                return True
+    return False
 
 
 def load_of(replicas: t.Iterable[Replica]) -> Counter[tuple[str, str]]:
