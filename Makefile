@@ -8,7 +8,7 @@ SITE = $(VENV)/lib/$(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.v
 
 export ANSIBLE_HOME := $(CURDIR)/.ansible
 
-.PHONY: help venv demo demo-down lab-up lab-down test test-long lint unit molecule lab-test lock clean
+.PHONY: help venv demo drill demo-down lab-up lab-down test test-long lint unit molecule lab-test lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -35,6 +35,10 @@ lock: ## pin the newest versions of requirements-dev.in
 demo: venv ## the lab up, the site deployed on it, one chat answered, the URLs
 	@tests/tools/system-packages lab
 	@$(BIN)/python tests/lab/demo.py
+
+drill: venv ## failures one by one on the lab under load, and what its users saw of each (a quarter of an hour)
+	@tests/tools/system-packages lab
+	@$(BIN)/python tests/lab/drill.py
 
 demo-down: lab-down ## remove the lab; caches stay
 

@@ -51,6 +51,8 @@ SERVER_SECONDS = 120
 SETTLE_SECONDS = 15
 # A hung engine is replaced in 21 s (the server pings it twice for 10 s).
 WATCH_SECONDS = 30
+# A server lists its store in milliseconds, whatever its engine does.
+ALIVE_SECONDS = 10
 ANSWER_SECONDS = 300
 # Enough for a model that thinks before it answers.
 ANSWER_TOKENS = 512
@@ -219,11 +221,13 @@ def _environ(pid: int) -> dict[str, str]:
 
 
 def watch(replica: Replica, roots: Roots) -> None:
-    """While it serves: the empty request, then residency again.
+    """While it serves: a sign of life, the empty request, then residency again.
 
     :raises ReplicaError, OllamaError: it must be started anew.
     """
     client = Client(replica.address, replica.port)
+    # First what needs no engine: requests wait for nothing in a server that hangs, so it is found out soon.
+    client.tags(ALIVE_SECONDS)
     client.load(replica.model, kind=replica.probe.kind, timeout=WATCH_SECONDS)
     # An upgrade of the driver's packages silences NVML until the reboot, while what runs runs on: not to be ended.
     wait_for(lambda: check_resident(client, replica, roots, mute_driver=True), SETTLE_SECONDS)

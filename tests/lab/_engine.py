@@ -30,19 +30,28 @@ class LabError(Exception):
     """What went wrong, and what to do about it."""
 
 
-def run(command: Sequence[str | Path], *, root: bool = False, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run(
+    command: Sequence[str | Path], *, root: bool = False, check: bool = True, seconds: float | None = None
+) -> subprocess.CompletedProcess[str]:
     words = [*(AS_ROOT if root else []), *(str(word) for word in command)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    try:
+        done = subprocess.run(
+            words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=seconds
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"{' '.join(words)[:400]}\ndid not end within {seconds:.0f} s") from error
     if check and done.returncode:
         raise LabError(f"{' '.join(words)[:400]}\nended with {done.returncode}: {(done.stderr or done.stdout).strip()}")
     return done
 
 
-def podman(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+def podman(
+    *arguments: str | Path, check: bool = True, seconds: float | None = None
+) -> subprocess.CompletedProcess[str]:
     """Rootful Podman: systemd hosts with fixed addresses and firewalls of their own need it."""
     conf = os.environ.get("CONTAINERS_CONF") or quirks()
     settings = ["env", f"CONTAINERS_CONF={conf}"] if conf else []
-    return run([*settings, "podman", *arguments], root=True, check=check)
+    return run([*settings, "podman", *arguments], root=True, check=check, seconds=seconds)
 
 
 def quirks() -> str:

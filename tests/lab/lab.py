@@ -11,6 +11,8 @@
   reboot HOST   stop it in order and start it again
   kill HOST     take its power away
   start HOST    start it after that
+  vanish HOST   let it run on, but drop every packet that it sends or is sent
+  back HOST     undo that
 
 Hosts: frontend1 (its ports 8080 and 8404 also on 127.0.0.1), gpu1 (GTX 1080 Ti, Tesla P40), gpu2 (RX 7900 XTX, RX 580),
 and mirror, which serves the release archive and the models. Inventory: inventories/lab.
@@ -46,6 +48,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
 BOOT_S = 90
+VANISHED = "sdai_lab_vanished"
 PREPARE = STANDIN / "build_release.py"
 
 
@@ -187,6 +190,22 @@ def start(host: Host) -> None:
         wait_ready(host)
 
 
+def vanish(host: Host) -> float:
+    """Without a word to anybody who is connected to it; ssh ends too. Returns the time of day when it was so."""
+    chains = " ".join(
+        f'add chain netdev {VANISHED} {hook} {{ type filter hook {hook} device "eth0" priority -500; policy drop; }};'
+        for hook in ("ingress", "egress")
+    )
+    script = f"nft 'add table netdev {VANISHED}; {chains}' && date +%s.%N"
+    return float(podman("exec", host.container, "sh", "-c", script, seconds=30).stdout)
+
+
+def back(host: Host) -> None:
+    # Also where it did not vanish.
+    script = f"nft 'add table netdev {VANISHED}; delete table netdev {VANISHED}'"
+    podman("exec", host.container, "sh", "-c", script, seconds=30)
+
+
 def reboot(host: Host) -> None:
     podman("stop", "--time", "30", host.container)
     start(host)
@@ -223,8 +242,8 @@ def main(words: list[str]) -> None:
             status()
         case ["ssh", name, *rest] if name in hosts:
             ssh(hosts[name], rest)
-        case [("reboot" | "kill" | "start") as verb, name] if name in hosts:
-            {"reboot": reboot, "kill": kill, "start": start}[verb](hosts[name])
+        case [("reboot" | "kill" | "start" | "vanish" | "back") as verb, name] if name in hosts:
+            {"reboot": reboot, "kill": kill, "start": start, "vanish": vanish, "back": back}[verb](hosts[name])
         case ["--help" | "-h" | "help"]:
             print(__doc__)
         case _:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.aivailable.sdai.plugins.module_utils import _replica_tool as tool
 from ansible_collections.aivailable.sdai.plugins.module_utils._gpu.model import Gpu, Process, Scan
-from ansible_collections.aivailable.sdai.plugins.module_utils._ollama import Loaded, Unreachable
+from ansible_collections.aivailable.sdai.plugins.module_utils._ollama import Loaded, Stored, Unreachable
 
 CARD = "GPU-7900a1de00000003"
 UNIT = "sdai-ollama@tiny--1.service"
@@ -37,6 +37,7 @@ class Server:
         self.answer = "Paris"
         self.models: tuple[Loaded, ...] = ()
         self.down = False
+        self.hangs = False
 
     def __call__(self, address: str, port: int) -> Server:
         assert (address, port) == ("10.0.0.11", 11500)
@@ -48,7 +49,15 @@ class Server:
             raise Unreachable("does not answer: refused")
         return self.models
 
+    def tags(self, timeout: float) -> tuple[Stored, ...]:
+        # Longer than a busy server takes, shorter than an engine is given.
+        assert 3 < timeout < 25
+        if self.hangs:
+            raise Unreachable("does not answer: timed out")
+        return ()
+
     def load(self, model: str, *, kind: str, timeout: float) -> None:
+        assert not self.hangs, "waits for an engine where no server answers"
         assert (model, kind) == ("tiny:latest", "chat")
         assert timeout > 25
         if self.loads:
@@ -196,6 +205,11 @@ def test_server_that_ended(server: Server, monkeypatch: pytest.MonkeyPatch, caps
     assert "another process holds port 11500" in run(capsys, "prove", "tiny--1")[1]
     server.down = True
     assert "the server has ended" in run(capsys, "prove", "tiny--1")[1]
+
+
+def test_watch_of_a_server_that_hangs_waits_for_no_engine(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.hangs = True
+    assert run(capsys, "watch", "tiny--1") == (1, "tiny--1: watch failed: does not answer: timed out\n")
 
 
 @pytest.mark.usefixtures("server")
