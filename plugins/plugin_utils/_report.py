@@ -191,9 +191,12 @@ def _survival(survival: Survivability) -> list[str]:
     if survival.weak_at_risk:
         lines += _wrap(f"at risk: {', '.join(survival.weak_at_risk)}", 6, "    → ")
     losses = _count(survival.strong_of, "possible loss", "possible losses")
-    lines.append(f"  {survival.strong_value} of {losses} would leave room for every minimum")
+    least = "at least " if survival.strong_undecided else ""
+    lines.append(f"  {least}{survival.strong_value} of {losses} would leave room for every minimum")
     for node, models in sorted(survival.strong_lost_with.items()):
-        lines += _wrap(f"without {node}: {', '.join(models)} would not fit", 6, "    → ")
+        undecided = node in survival.strong_undecided
+        fate = "found no room again in the planning time" if undecided else "would not fit"
+        lines += _wrap(f"without {node}: {', '.join(models)} {fate}", 6, "    → ")
     return lines
 
 

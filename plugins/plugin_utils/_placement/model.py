@@ -225,7 +225,11 @@ class Unplaced:
 
 @dataclass(frozen=True)
 class Survivability:
-    """What the loss of any one node does to the minimums (DESIGN: weak and strong N-1)."""
+    """What the loss of any one node does to the minimums: weak, is a replica left; strong, do all fit again.
+
+    ``strong_lost_with`` names for a node the models that found no room again; for those in
+    ``strong_undecided`` it is not proved that there is none.
+    """
 
     weak_value: int
     weak_of: int
@@ -233,6 +237,7 @@ class Survivability:
     strong_value: int
     strong_of: int
     strong_lost_with: Mapping[str, tuple[str, ...]]
+    strong_undecided: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

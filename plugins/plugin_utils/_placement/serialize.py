@@ -49,6 +49,7 @@ def replica_to_dict(replica: Replica) -> Document:
 def plan_to_dict(plan: Plan) -> Document:
     """Return the plan document, schema 1."""
     survival = plan.survivability
+    undecided = {"undecided": list(survival.strong_undecided)} if survival.strong_undecided else {}
     return {
         "schema": SCHEMA,
         "status": plan.status,
@@ -78,6 +79,7 @@ def plan_to_dict(plan: Plan) -> Document:
                 "value": survival.strong_value,
                 "of": survival.strong_of,
                 "lost_with": {node: list(models) for node, models in sorted(survival.strong_lost_with.items())},
+                **undecided,
             },
         },
     }
@@ -298,4 +300,5 @@ def _survivability(reader: _Reader) -> Survivability:
         strong_value=strong.integer("value"),
         strong_of=strong.integer("of"),
         strong_lost_with={node: lost.texts(node) for node in lost.names()},
+        strong_undecided=strong.texts("undecided") if "undecided" in strong.value else (),
     )

@@ -48,8 +48,10 @@ def solve(problem: Problem, current: Sequence[Replica], options: Options) -> Pla
     current = sorted(current, key=lambda r: (r.model, len(r.id), r.id, r.node))
     space = build(problem, standing(problem, current))
     budget = Budget(options.seconds, options.seed)
-    outcome = _decide(space, options, budget)
+    with budget.capped(0.9):
+        outcome = _decide(space, options, budget)
     replicas = _replicas(space, outcome.solution, current)
+    survival = survivability(problem, replicas, budget)
     return Plan(
         status=_status(outcome.objectives),
         fleet_digest=problem.fleet_digest,
@@ -61,7 +63,7 @@ def solve(problem: Problem, current: Sequence[Replica], options: Options) -> Pla
         objectives=outcome.objectives,
         replicas=replicas,
         unplaced=_unplaced(problem, space, replicas, outcome.objectives, options),
-        survivability=survivability(problem, replicas, options.seed),
+        survivability=survival,
     )
 
 

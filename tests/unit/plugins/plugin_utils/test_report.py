@@ -148,6 +148,14 @@ def test_survival_and_transition(lines: list[str]) -> None:
     assert "wave 1: stop old--1 on gpu2; falls below its minimum meanwhile: old:1b" in text
 
 
+def test_a_loss_that_was_not_decided_is_not_called_one_that_does_not_fit() -> None:
+    survival = Survivability(0, 0, (), 0, 2, {"gpu1": ("a",), "gpu2": ("b", "c")}, ("gpu2",))
+    text = render(PROBLEM, replace(PLAN, survivability=survival), TRANSITION)
+    assert "  at least 0 of 2 possible losses would leave room" in text
+    assert "    → without gpu1: a would not fit\n" in text
+    assert "    → without gpu2: b, c found no room again in the planning time\n" in text
+
+
 def test_an_empty_plan_is_a_report_too() -> None:
     empty = replace(PLAN, status="optimal", replicas=(), unplaced=(), objectives=())
     problem = replace(PROBLEM, models=(), gpus=(), nodes=())

@@ -73,6 +73,14 @@ def test_a_plan_follows_the_schema(document: dict[str, t.Any]) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(document, SCHEMA, cls=jsonschema.Draft202012Validator)
     assert list(document) == SCHEMA["required"]
+
+
+def test_losses_that_nobody_decided_are_part_of_the_document(plan: Plan) -> None:
+    survival = dataclasses.replace(plan.survivability, strong_undecided=tuple(plan.survivability.strong_lost_with))
+    document = plan_to_dict(dataclasses.replace(plan, survivability=survival))
+    jsonschema.validate(document, SCHEMA, cls=jsonschema.Draft202012Validator)
+    assert document["survivability"]["strong"]["undecided"]
+    assert plan_from_dict(document).survivability == survival
     assert document["unplaced"]
     assert any(value["lost_with"] for value in document["survivability"].values() if "lost_with" in value)
 

@@ -302,6 +302,22 @@ def test_models_at_risk_are_named() -> None:
     assert (found.weak_value, found.weak_of, found.weak_at_risk) == (0, 1, ("m",))
 
 
+def test_a_loss_that_nobody_decided_is_told_from_one_that_is_not_survived(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The solver that should decide it is cut by the wall clock: the plan confesses that it may differ next time."""
+    case = problem([SMALL, BIG], [model("m", 7_000)])
+    found = solve(case, (), OPTIONS)
+    assert (dict(found.survivability.strong_lost_with), found.survivability.strong_undecided) == ({"n2": ("m",)}, ())
+
+    def cut(budget: passes.Budget, *_: object, **__: object) -> None:
+        budget.reproducible = False
+
+    monkeypatch.setattr(passes.Budget, "solve", cut)
+    plan = solve(case, found.replicas, OPTIONS)
+    assert plan.replicas == found.replicas
+    assert plan.survivability == dataclasses.replace(found.survivability, strong_undecided=("n2",))
+    assert not plan.reproducible
+
+
 # --- scale, determinism, limits ---------------------------------------------------------------------
 
 
