@@ -19,6 +19,7 @@ import typing as t
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from ..module_utils._gpu.merge import foreign_mib
 from ._catalog import Wanted, check_places, read_models
 from ._needs import Catalog, Kind, Unplaceable, kind_of, needs_of
 from ._nodes import Card, Host, read_defaults, read_hosts
@@ -31,7 +32,6 @@ if t.TYPE_CHECKING:
 
     from ._placement.model import Need, Replica
 
-_FOREIGN_STEP_MIB = 64
 _MAX_SECONDS = 86_400
 
 # Host variables that a fleet is made of. The facts win over the declaration they were made from.
@@ -187,8 +187,8 @@ def _problem(hosts: Sequence[Host], wanted: Sequence[Wanted], catalog: Catalog) 
 
 
 def _gpu(card: Card, host: Host, kind: Kind | None) -> Gpu:
-    # Rounded up so that small movements do not change a plan; never beyond the card.
-    foreign = min(-(-card.vram_foreign_mib // _FOREIGN_STEP_MIB) * _FOREIGN_STEP_MIB, card.vram_mib)
+    # Declared values are rounded as gathered ones are; never beyond the card.
+    foreign = min(foreign_mib(card.vram_foreign_mib, 0), card.vram_mib)
     return Gpu(
         node=card.node,
         id=card.id,
