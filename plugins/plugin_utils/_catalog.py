@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from ..module_utils._footprint import default_batch
 from ._placement.model import Constraints
+from ._placement.rules import contradictions
 from ._validate import Findings, Reader, closest, describe
 
 if t.TYPE_CHECKING:
@@ -236,7 +237,8 @@ def _constraints(reader: Reader) -> Constraints:
             "t.Literal['prefer', 'node', 'domain', 'none']", inner.choice("spread", SPREADS, default="prefer")
         ),
     )
-    _contradictions(constraints, inner)
+    for first, second, why in contradictions(constraints):
+        inner.complain(second, f"contradicts {first}: {why}", "Change one of the two.")
     return constraints
 
 
@@ -265,28 +267,6 @@ def _capability(reader: Reader) -> tuple[int, int] | None:
         return None
     major, _, minor = text.partition(".")
     return int(major), int(minor)
-
-
-def _contradictions(constraints: Constraints, reader: Reader) -> None:
-    """Rules of one model that no GPU can satisfy."""
-    both = sorted(set(constraints.nodes) & set(constraints.exclude_nodes))
-    if both:
-        reader.complain("exclude_nodes", f"{describe(both[0])} is in nodes too", "Remove it from one of the two.")
-    if constraints.vendors == ("amd",) and constraints.min_compute_capability is not None:
-        reader.complain(
-            "min_compute_capability", "is for NVIDIA cards, and vendors leaves them out", "Remove one of the two."
-        )
-    both = sorted(set(constraints.gpus) & set(constraints.exclude_gpus))
-    if both:
-        reader.complain("exclude_gpus", f"{describe(both[0])} is in gpus too", "Remove it from one of the two.")
-    for place, gpu in enumerate(constraints.gpus):
-        node = gpu.partition("/")[0]
-        if node in constraints.exclude_nodes:
-            reader.complain(
-                f"gpus[{place}]", f"{describe(gpu)} is on a node of exclude_nodes", "Remove one of the two."
-            )
-        elif constraints.nodes and node not in constraints.nodes:
-            reader.complain(f"gpus[{place}]", f"{describe(gpu)} is on no node of nodes", "Add its node to nodes.")
 
 
 def check_places(models: Sequence[Wanted], nodes: Iterable[str], findings: Findings) -> None:

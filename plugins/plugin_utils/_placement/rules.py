@@ -17,7 +17,7 @@ from .errors import ContradictionError
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .model import Gpu, Model, Node, Problem
+    from .model import Constraints, Gpu, Model, Node, Problem
 
 
 def compute_capability(gpu: Gpu) -> tuple[int, int] | None:
@@ -75,33 +75,41 @@ def _refused_by_kind(model: Model, gpu: Gpu) -> Iterator[str]:
         yield f"{speed / 1000:.1f} tokens/s is below min_tokens_per_second {model.min_speed / 1000:.1f}"
 
 
-def check_model(model: Model) -> None:
-    """Raise ContradictionError, naming both keys, when two settings leave no GPU of any fleet."""
-    rules = model.constraints
+class Contradiction(t.NamedTuple):
+    """Two keys of a model's constraints that leave no GPU of any fleet."""
+
+    first: str
+    second: str
+    why: str
+
+
+def contradictions(rules: Constraints) -> Iterator[Contradiction]:
+    """Yield the pairs of constraints that exclude each other whatever the fleet is."""
     gpu_nodes = {entry.partition("/")[0] for entry in rules.gpus}
-    if model.replicas_min > model.replicas_max:
-        _contradict(model, "replicas.min", "replicas.max", "the minimum is above the maximum")
     if rules.nodes and set(rules.nodes) <= set(rules.exclude_nodes):
-        _contradict(model, "constraints.nodes", "constraints.exclude_nodes", "every node named is excluded")
+        yield Contradiction("nodes", "exclude_nodes", "every node named is excluded")
     if rules.gpus and set(rules.gpus) <= set(rules.exclude_gpus):
-        _contradict(model, "constraints.gpus", "constraints.exclude_gpus", "every GPU named is excluded")
+        yield Contradiction("gpus", "exclude_gpus", "every GPU named is excluded")
     if rules.gpus and gpu_nodes <= set(rules.exclude_nodes):
-        _contradict(model, "constraints.gpus", "constraints.exclude_nodes", "the nodes of all GPUs named are excluded")
+        yield Contradiction("gpus", "exclude_nodes", "the nodes of all GPUs named are excluded")
     if rules.gpus and rules.nodes and not gpu_nodes & set(rules.nodes):
-        _contradict(model, "constraints.gpus", "constraints.nodes", "no GPU named is on a node named")
+        yield Contradiction("gpus", "nodes", "no GPU named is on a node named")
     if rules.vendors and "nvidia" not in rules.vendors and rules.min_compute_capability is not None:
-        _contradict(
-            model,
-            "constraints.vendors",
-            "constraints.min_compute_capability",
-            "only NVIDIA GPUs have a compute capability",
+        yield Contradiction("vendors", "min_compute_capability", "only NVIDIA GPUs have a compute capability")
+
+
+def check_model(model: Model) -> None:
+    """Raise ContradictionError, naming both keys, when two settings of the model exclude each other."""
+    found = [
+        Contradiction(f"constraints.{first}", f"constraints.{second}", why)
+        for first, second, why in contradictions(model.constraints)
+    ]
+    if model.replicas_min > model.replicas_max:
+        found.append(Contradiction("replicas.min", "replicas.max", "the minimum is above the maximum"))
+    for first, second, why in found:
+        raise ContradictionError(
+            f"model {model.name}: {first} and {second} contradict each other: {why}; change one of them"
         )
-
-
-def _contradict(model: Model, first: str, second: str, why: str) -> t.NoReturn:
-    raise ContradictionError(
-        f"model {model.name}: {first} and {second} contradict each other: {why}; change one of them"
-    )
 
 
 def nodes_by_name(problem: Problem) -> dict[str, Node]:

@@ -182,19 +182,19 @@ def with_rules(**rules: object) -> dict[str, t.Any]:
         pytest.param(
             [with_rules(nodes=["a"], exclude_nodes=["a"])],
             "sdai_models[0].constraints.exclude_nodes",
-            "in nodes too",
+            "contradicts nodes: every node named is excluded",
             id="contradictory nodes",
         ),
         pytest.param(
             [with_rules(gpus=["a/1"], exclude_nodes=["a"])],
-            "sdai_models[0].constraints.gpus[0]",
-            "exclude_nodes",
+            "sdai_models[0].constraints.exclude_nodes",
+            "contradicts gpus: the nodes of all GPUs named are excluded",
             id="GPU on an excluded node",
         ),
         pytest.param(
             [with_rules(vendors=["amd"], min_compute_capability="7.0")],
             "sdai_models[0].constraints.min_compute_capability",
-            "leaves them out",
+            "contradicts vendors: only NVIDIA GPUs have a compute capability",
             id="compute capability of AMD",
         ),
         pytest.param(
