@@ -101,7 +101,8 @@ def ensure(
         original = None
     if original is None:
         if check or not may_pull:
-            return Outcome((f"pull {wanted.original}",), None, pull_needed=True)
+            then = (f"create {wanted.side}", f"write the manifest of {wanted.name}") if check else ()
+            return Outcome((f"pull {wanted.original}", *then), None, pull_needed=True)
         _fetch(wanted, server, store, report)
         done.append(f"pulled {wanted.original}")
         original = _held(store, wanted.original)
@@ -114,7 +115,7 @@ def ensure(
     if variant is None or not store.is_variant(variant, original, wanted.parameters):
         done.append(f"{'create' if check else 'created'} {wanted.side}")
         if check:
-            return Outcome(tuple(done), original)
+            return Outcome((*done, f"write the manifest of {wanted.name}"), original)
         variant = _create(wanted, server, store, original)
     if not private.is_current(wanted.name, variant):
         done.append(f"{'write' if check else 'wrote'} the manifest of {wanted.name}")

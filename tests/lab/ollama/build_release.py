@@ -29,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 STANDIN = HERE / "standin"
 MAKER = HERE.parent / "make_sparse_gguf.py"
+MODELS = HERE.parent / "gguf_models.py"
 ARCHITECTURES = ("amd64", "arm64")
 DEFAULT_MODELS = ("llama3.2:1b", "llama3.2:3b", "llama3.1:8b", "gemma3:4b", "qwen3:8b")
 # the library's tags and the names of the same models in the measurements
@@ -127,7 +128,7 @@ class Models:
 
     def build(self, tags: list[str]) -> None:
         self.blobs.mkdir(parents=True, exist_ok=True)
-        maker = hashlib.sha256(MAKER.read_bytes()).hexdigest()
+        maker = hashlib.sha256(MAKER.read_bytes() + MODELS.read_bytes()).hexdigest()
         stale = [tag for tag in tags if not self._fresh(tag, maker)]
         with ThreadPoolExecutor(2) as pool:
             for tag, entry in zip(stale, pool.map(self._weights, stale), strict=True):

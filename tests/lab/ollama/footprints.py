@@ -29,7 +29,7 @@ def table(data: Path) -> dict[str, t.Any]:
     models: dict[str, dict[str, t.Any]] = {}
     with (data / "truth.csv").open() as stream:
         for row in csv.DictReader(stream):
-            layers = int(_LAYERS.search(row["arch_params"])[1])  # type: ignore[index]
+            layers = int(_LAYERS.search(row["arch_params"])[1])  # type: ignore[index]  # each row says L=
             model = models.setdefault(row["model"], {"layers": layers, "rows": {}, "splits": []})
             sizes = [_numbers(row[f"{part}_MiB"]) for part in ("weights", "kv", "compute")]
             flags = [int(row["ctx_per_slot"]), int(row["parallel"]), row["kv_type"]]

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import typing as t
 
@@ -28,12 +27,10 @@ from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placem
     need,
     problem,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ortools.linear_solver import pywraplp
 
-LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
-QUICK = settings(max_examples=400 if LONG else 100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 OPTIONS = Options(seconds=10)
 
 Place = tuple[Gpu, ...]
@@ -219,7 +216,6 @@ def reached(plan: Plan) -> tuple[tuple[int, ...], int, int]:
     return tuple(values[:-3]), -values[-3], values[-2]
 
 
-@QUICK
 @given(problems())
 def test_no_plan_is_better(case: Problem) -> None:
     """Minimums by class, then survival, then service: what the solver reaches is the best there is, and it knows."""
@@ -236,7 +232,6 @@ def test_no_plan_is_better(case: Problem) -> None:
     assert plan.reproducible
 
 
-@QUICK
 @given(problems(), st.randoms(use_true_random=False))
 def test_order_of_the_input_means_nothing(case: Problem, shuffle: random.Random) -> None:
     def shuffled(items: t.Sequence[t.Any]) -> tuple[t.Any, ...]:
@@ -252,7 +247,6 @@ def test_order_of_the_input_means_nothing(case: Problem, shuffle: random.Random)
     assert plan_to_dict(solve(case, (), OPTIONS)) == plan_to_dict(solve(other, (), OPTIONS))
 
 
-@QUICK
 @given(problems(), st.booleans())
 def test_a_second_run_changes_nothing(case: Problem, replan: bool) -> None:
     first = solve(case, (), OPTIONS)
@@ -263,7 +257,6 @@ def test_a_second_run_changes_nothing(case: Problem, replan: bool) -> None:
     assert second.objectives[-1].value == 0
 
 
-@QUICK
 @given(problems(), problems(), st.sampled_from((None, 0, 6000)), st.booleans())
 def test_a_changed_world_is_planned_validly(before: Problem, after: Problem, budget: int | None, replan: bool) -> None:
     """Whatever ran before: the new plan is valid, and never worse in its minimums than starting from nothing allows."""

@@ -33,7 +33,7 @@ from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placem
     problem,
     running,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 SMALL = gpu("n1", "small", 6_000)
@@ -210,7 +210,8 @@ def changes(draw: st.DrawFn) -> tuple[Problem, Problem]:
     return world(), world()
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# An example solves twice.
+@settings(max_examples=settings.default.max_examples // 3)
 @given(changes(), st.sets(st.integers(0, 8)))
 def test_every_wave_is_legal(worlds: tuple[Problem, Problem], down: set[int]) -> None:
     """From one solved world to another."""

@@ -40,9 +40,9 @@ def fold(key: str) -> str:
 def _syntax_error(text: str, error: json.JSONDecodeError) -> ApiError:
     pos = error.pos
     if "property name" in error.msg:  # the decoder reports the comma or brace before it
-        pos = _SPACE.match(text, pos).end() if pos < len(text) else pos  # type: ignore[union-attr]
+        pos = _SPACE.match(text, pos).end() if pos < len(text) else pos  # type: ignore[union-attr]  # matches nothing, too
         if pos < len(text) and text[pos] == ",":
-            pos = _SPACE.match(text, pos + 1).end()  # type: ignore[union-attr]
+            pos = _SPACE.match(text, pos + 1).end()  # type: ignore[union-attr]  # matches nothing, too
         where = "looking for beginning of object key string"
     else:
         where = "looking for beginning of value"
@@ -55,7 +55,7 @@ def _syntax_error(text: str, error: json.JSONDecodeError) -> ApiError:
 def first_value(body: bytes) -> t.Any:
     """The first JSON value of the body; what follows it is ignored, as Go's decoder does."""
     text = body.decode("utf-8", "replace")
-    start = _SPACE.match(text).end()  # type: ignore[union-attr]
+    start = _SPACE.match(text).end()  # type: ignore[union-attr]  # matches nothing, too
     if start == len(text):
         raise ApiError(400, "missing request body")
     try:

@@ -15,7 +15,7 @@ sys.path.append(os.environ.get("SDAI_LAB_LIB", "/usr/local/lib/sdai-lab"))
 try:
     import simgpu
 except ImportError:  # a host without simulated GPUs, such as one that only holds the store
-    simgpu = None  # type: ignore[assignment]
+    simgpu = None  # type: ignore[assignment]  # a module, or none
 
 _CUDA_RANGES = {"cuda_v12": (50, 120), "cuda_v13": (75, 999)}
 

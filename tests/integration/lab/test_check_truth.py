@@ -1,0 +1,82 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A check run says what the real run does, no less and no more. The first run is compared by molecule's scenario."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+import check_truth as truth
+import pytest
+import yaml
+from lab_hosts import INVENTORY, ROOT, PlaybookRun, playbook
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SERVED = "llama3.2:1b"
+CHANGED = "qwen3:8b"
+
+
+@pytest.fixture
+def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Runs a playbook in check mode; the file of its results."""
+
+    def run(name: str, *arguments: str) -> Path:
+        results = tmp_path / "check.jsonl"
+        monkeypatch.setenv("ANSIBLE_CALLBACK_PLUGINS", str(ROOT / "tests/lab/callbacks"))
+        monkeypatch.setenv("ANSIBLE_CALLBACKS_ENABLED", "sdai_results")
+        monkeypatch.setenv("SDAI_RESULTS", str(results))
+        well(playbook(name, "--check", "--diff", *arguments))
+        return results
+
+    return run
+
+
+def well(run: PlaybookRun) -> PlaybookRun:
+    assert run.code == 0, run.output
+    return run
+
+
+def with_other_models() -> list[str]:
+    """Arguments: one model less, and another one with half its context."""
+    models = yaml.safe_load((INVENTORY / "group_vars/all/models.yml").read_text())["sdai_models"]
+    others = [{**model, "context": 4096} if model["name"] == CHANGED else model for model in models]
+    return ["-e", json.dumps({"sdai_models": [model for model in others if model["name"] != SERVED]})]
+
+
+@pytest.mark.timeout(900)
+def test_a_change_is_said_as_it_is_done(check: Callable[..., Path]) -> None:
+    """There and back: a model removed and added, a context changed. A plan moves what it wants besides."""
+    there = with_other_models()
+    states = [truth.states()]
+    results = check("aivailable.sdai.apply", *there)
+    try:
+        well(playbook("aivailable.sdai.apply", *there))
+        states.append(truth.states())
+        assert truth.compared(results, states[0], states[1]) == []
+        results = check("aivailable.sdai.apply")
+    finally:
+        back = playbook("aivailable.sdai.apply")
+    well(back)
+    states.append(truth.states())
+    assert truth.compared(results, states[1], states[2]) == []
+
+    for before, after in ((states[0], states[1]), (states[1], states[2])):
+        changes = set().union(*(truth.done(before[host], after[host]) for host in before))
+        # The sets are not equal because they are empty.
+        for kind in ("file", "unit", "replica", "server"):
+            assert {item for item in changes if item[0] == kind}, f"no {kind} changed"
+
+
+def test_no_change_is_said_where_none_is_done(check: Callable[..., Path]) -> None:
+    """Not a task changes. That the real run does nothing then is seen where a second site is run."""
+    before = truth.states()
+    results = [json.loads(line) for line in check("aivailable.sdai.site").read_text().splitlines()]
+    assert len(results) > 50
+    assert [result["task"] for result in results if result["result"].get("changed")] == []
+    assert truth.predicted(map(json.dumps, results), before) == {host: set() for host in before}
