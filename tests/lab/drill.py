@@ -98,7 +98,8 @@ class Drill:
                 failure.repair(target)
             else:
                 since = struck
-        except LabError:
+        except BaseException:
+            # At once, also after Ctrl-C: the clients that wait for the replica can end only then.
             heal()
             raise
         back = self._back(target, struck, max(since, down or struck), failure.back_s + 60)
