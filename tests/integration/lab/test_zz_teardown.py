@@ -9,12 +9,14 @@ The last of the lab's tests, hence its name: it leaves bare hosts behind. The te
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import typing as t
+from pathlib import Path
 
 import pytest
-from lab_hosts import BIN, ROOT, Host, playbook
+from lab_hosts import ADDRESSES, BIN, ROOT, Host, PlaybookRun, playbook
 
 sys.path.append(str(ROOT / "tests" / "lab"))
 import snapshot
@@ -53,6 +55,47 @@ def leftovers(bare: dict[str, snapshot.Snapshot], *names: str) -> dict[str, t.An
     return {name: found for name in names if (found := snapshot.difference(bare[name], snapshot.snapshot(name)))}
 
 
+def play(folder: Path, hosts: str, *tasks: dict[str, t.Any], **variables: t.Any) -> PlaybookRun:
+    """Runs these tasks on a group of the lab, as apply does."""
+    file = folder / "play.yml"
+    file.write_text(json.dumps([{"hosts": hosts, "gather_facts": False, "vars": variables, "tasks": tasks}]))
+    return playbook(str(file))
+
+
+def test_replicas_of_a_host_that_left_the_inventory_are_reported(tmp_path: Path, hosts: dict[str, Host]):
+    """gpu2 is no node any more; its servers are in the frontend's configuration, and its units still run."""
+    include = {"ansible.builtin.include_tasks": str(ROOT / "playbooks/includes/leftovers.yml")}
+    run = play(tmp_path, "frontends", include, __sdai_addresses={"gpu1": ADDRESSES["gpu1"]})
+    assert run.code == 0, run.output
+    message = run.output.replace("\n", " ")
+    theirs = ", ".join(sorted(replica["id"] for replica in hosts["gpu2"].replicas()))
+    assert f"frontend1 routes to {theirs} at {ADDRESSES['gpu2']}, which is no host of the inventory" in message
+    assert "They still run there" in message
+    assert not any(replica["id"] in message for replica in hosts["gpu1"].replicas())
+
+
+def test_a_node_that_is_away_on_purpose_is_no_stranger(tmp_path: Path):
+    include = {"ansible.builtin.include_tasks": str(ROOT / "playbooks/includes/leftovers.yml")}
+    run = play(tmp_path, "frontends", include, __sdai_addresses={"gpu1": ADDRESSES["gpu1"]}, sdai_absent_nodes=["gpu2"])
+    assert run.code == 0, run.output
+    assert "no host of the inventory" not in run.output
+
+
+def test_units_that_nothing_describes_are_removed(tmp_path: Path, hosts: dict[str, Host]):
+    """As somebody leaves them who deletes files by hand."""
+    gpu1 = hosts["gpu1"]
+    known = {replica["id"] for replica in gpu1.replicas()}
+    stray = "/etc/systemd/system/multi-user.target.wants/sdai-ollama@old--1.service"
+    gpu1.run(f"ln -s /etc/systemd/system/sdai-ollama@.service {stray}")
+    include = {"ansible.builtin.include_role": {"name": "aivailable.sdai.ollama", "tasks_from": "strays"}}
+    run = play(tmp_path, "gpu1", include)
+    assert run.code == 0, run.output
+    assert "units of old--1, which nothing describes" in run.output
+    assert gpu1.run(f"test -L {stray} && echo there; true") == ""
+    assert {replica["id"] for replica in gpu1.replicas()} == known
+    assert all(gpu1.state(replica["unit"]) == "active" for replica in gpu1.replicas())
+
+
 def test_it_wants_to_be_asked_for():
     run = playbook("aivailable.sdai.teardown")
     assert run.code != 0
@@ -87,14 +130,10 @@ def test_a_node_that_is_away_is_reported_and_removed_later(bare: dict[str, snaps
     run = playbook(*REMOVE, "-e", "sdai_purge_models=true")
     assert run.code != 0
     assert "gpu2 does not answer: nothing was removed there" in run.output
+    # Run again it finds nothing but what it now was asked for: the models, and with them the directory.
+    assert (run.changed["frontend1"], run.changed["gpu1"]) == (0, 2)
     assert leftovers(bare, "frontend1", "gpu1") == {}
     lab("start", "gpu2")
     run = playbook(*REMOVE, "-e", "sdai_purge_models=true", "--limit", "gpu2")
     assert run.code == 0, run.output
     assert leftovers(bare, "gpu2") == {}
-
-
-def test_a_second_run_changes_nothing():
-    run = playbook(*REMOVE, "-e", "sdai_purge_models=true")
-    assert run.code == 0, run.output
-    assert run.changed == {"frontend1": 0, "gpu1": 0, "gpu2": 0}
