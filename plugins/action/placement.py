@@ -21,7 +21,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ..plugin_utils._fleet import build_problem, read_current, read_options
-from ..plugin_utils._placement.errors import PlacementError
+from ..plugin_utils._placement.errors import DocumentError, PlacementError
 from ..plugin_utils._placement.serialize import plan_from_dict, plan_to_dict, same_plan, transition_to_dict
 from ..plugin_utils._placement.waves import transition as transition_to
 from ..plugin_utils._report import render
@@ -76,7 +76,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             Display().display(f"{result['report']}\nPlanned in {time.monotonic() - started:.1f} s.")
         _require(arguments["require"], result["plan"])
         if arguments["dest"]:
-            self._keep(arguments["dest"], result)
+            kept = self._keep(arguments["dest"], result)
+            if arguments["show"]:
+                Display().display(kept)
         return result
 
     def _plan(self, arguments: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -99,7 +101,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         )
         current = read_current(arguments["current"], problem)
         if arguments["plan_file"]:
-            plan = plan_from_dict(_load(arguments["plan_file"]))
+            plan = _load(arguments["plan_file"])
             check_reviewed(problem, plan, current)
         else:
             plan = _solve(problem, current, options)
@@ -111,24 +113,26 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "report": render(problem, plan, transition),
         }
 
-    def _keep(self, dest: str, result: dict[str, t.Any]) -> None:
+    def _keep(self, dest: str, result: dict[str, t.Any]) -> str:
         """Write the plan unless the file holds the same already: its values may be of an older measurement."""
         path = Path(os.path.abspath(os.path.expanduser(dest)))
         before = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
         result["dest"] = str(path)
         if _same(before, result["plan"]):
-            return
+            return f"The plan is as before in {path}"
         after = json.dumps(result["plan"], indent=2, ensure_ascii=False) + "\n"
         result["changed"] = True
         if self._task.diff:
             result["diff"] = {"before_header": str(path), "after_header": str(path), "before": before, "after": after}
-        if not self._task.check_mode:
-            try:
-                _write(path, after)
-            except OSError as error:
-                raise AnsibleActionFail(
-                    f"Cannot write the plan to {path}: {error.strerror}. Name a folder for it with sdai_plan_dir."
-                ) from error
+        if self._task.check_mode:
+            return f"The plan would be written to {path}"
+        try:
+            _write(path, after)
+        except OSError as error:
+            raise AnsibleActionFail(
+                f"Cannot write the plan to {path}: {error.strerror}. Name a folder for it with sdai_plan_dir."
+            ) from error
+        return f"The plan is written to {path}"
 
 
 def _solve(problem: Problem, current: tuple[Replica, ...], options: Options) -> Plan:
@@ -152,7 +156,7 @@ def _require(wanted: str, plan: dict[str, t.Any]) -> None:
     )
 
 
-def _load(name: str) -> dict[str, t.Any]:
+def _load(name: str) -> Plan:
     path = Path(os.path.abspath(os.path.expanduser(name)))
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -162,9 +166,10 @@ def _load(name: str) -> dict[str, t.Any]:
         ) from error
     except ValueError as error:
         raise AnsibleActionFail(f"sdai_plan_file: {path} is not JSON: {error}. Make the plan again.") from error
-    if not isinstance(document, dict):
-        raise AnsibleActionFail(f"sdai_plan_file: {path} holds no plan. Make the plan again.")
-    return document
+    try:
+        return plan_from_dict(document)
+    except DocumentError as error:
+        raise AnsibleActionFail(f"sdai_plan_file: {path} holds no plan: {error}. Make the plan again.") from error
 
 
 def _same(text: str, plan: dict[str, t.Any]) -> bool:

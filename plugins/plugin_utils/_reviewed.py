@@ -15,11 +15,12 @@ from collections import Counter
 from ._placement.errors import PlacementError
 from ._placement.rules import eligibility, nodes_by_name
 from ._placement.running import already
+from ._placement.shapes import shares_mib
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ._placement.model import Model, Plan, Problem, Replica
+    from ._placement.model import Model, Need, Plan, Problem, Replica
 
 _SETTINGS = ("context", "parallel", "kv_cache_type", "batch")
 
@@ -33,18 +34,30 @@ def check_reviewed(problem: Problem, plan: Plan, current: Sequence[Replica]) -> 
     differences = [
         *_names(plan),
         *_models(problem, plan),
+        *_minimums(problem, plan),
         *_places(problem, plan),
+        *_sizes(problem, plan, current),
         *_capacity(problem, plan, current),
+        *_digests(problem, plan),
     ]
-    for name, then, now in (
-        ("fleet", plan.fleet_digest, problem.fleet_digest),
-        ("catalog", plan.catalog_digest, problem.catalog_digest),
-    ):
-        if then != now:
-            differences.append(f"the {name} is not the one that was planned: {then[:12]} then, {now[:12]} now")
     if differences:
         raise OutdatedPlanError(
             "\n- ".join(["sdai_plan_file: the reviewed plan no longer holds; make and review a new one:", *differences])
+        )
+
+
+def _digests(problem: Problem, plan: Plan) -> Iterator[str]:
+    if plan.fleet_digest != problem.fleet_digest:
+        yield (
+            "the fleet is not the one that was planned: in the inventory or on the nodes a node, a GPU, a label or a "
+            f"failure domain has changed since (digest {plan.fleet_digest[:12]} in the file, "
+            f"{problem.fleet_digest[:12]} now); undo that, or make the plan anew"
+        )
+    if plan.catalog_digest != problem.catalog_digest:
+        yield (
+            "the catalog is not the one that was planned: sdai_models of the inventory has changed since "
+            f"(digest {plan.catalog_digest[:12]} in the file, {problem.catalog_digest[:12]} now); undo that, "
+            "or make the plan anew"
         )
 
 
@@ -76,6 +89,19 @@ def _models(problem: Problem, plan: Plan) -> Iterator[str]:
             yield from _settings(replica, model)
 
 
+def _minimums(problem: Problem, plan: Plan) -> Iterator[str]:
+    """What a plan misses of a minimum it has to say, so that whoever reviews it can see it."""
+    placed = Counter(replica.model for replica in plan.replicas)
+    listed = {item.model: item.missing for item in plan.unplaced}
+    for model in sorted(problem.models, key=lambda model: model.name):
+        count, missing = placed[model.name], listed.get(model.name, 0)
+        if count + missing < model.replicas_min and (count or missing):
+            yield (
+                f"{model.name} has {count} replicas in the plan and {missing} listed as unplaced, "
+                f"but its minimum is {model.replicas_min}"
+            )
+
+
 def _settings(replica: Replica, model: Model) -> Iterator[str]:
     for name in _SETTINGS:
         then, now = getattr(replica, name), getattr(model, name)
@@ -93,7 +119,7 @@ def _places(problem: Problem, plan: Plan) -> Iterator[str]:
             gpu = gpus.get((replica.node, share.id))
             where = f"{replica.id}: GPU {replica.node}/{share.id}"
             if gpu is None:
-                yield f"{where} is gone"
+                yield f"{where} {_whereabouts(problem, share.id)}"
                 continue
             if gpu.index != share.index:
                 yield f"{where} was number {share.index} of its node and is number {gpu.index}"
@@ -102,6 +128,46 @@ def _places(problem: Problem, plan: Plan) -> Iterator[str]:
                 yield f"{where}: {refused}"
             elif model is not None and replica.runner not in {need.runner for need in model.needs[gpu.kind]}:
                 yield f"{where} no longer has the runner {replica.runner}"
+
+
+def _whereabouts(problem: Problem, identity: str) -> str:
+    """Where a card went. An address says nothing: each node has one like it."""
+    moved = [gpu for gpu in problem.gpus if gpu.id == identity and ":" not in identity]
+    return f"is in {moved[0].node} now, as its number {moved[0].index}" if len(moved) == 1 else "is gone"
+
+
+def _sizes(problem: Problem, plan: Plan, current: Sequence[Replica]) -> Iterator[str]:
+    """What starts takes what the planner would count with; what runs has shown what it takes."""
+    models = {model.name: model for model in problem.models}
+    gpus = {gpu.key: gpu for gpu in problem.gpus}
+    running = already(problem, current, plan.replicas)
+    for replica in plan.replicas:
+        places = [gpus.get((replica.node, share.id)) for share in replica.gpus]
+        if replica in running or replica.model not in models or None in places:
+            continue
+        found = [
+            need
+            for gpu in places
+            if gpu is not None
+            for need in models[replica.model].needs.get(gpu.kind, ())
+            if need.runner == replica.runner
+        ]
+        if len(found) == len(places):
+            yield from _shares(replica, found)
+
+
+def _shares(replica: Replica, needs: Sequence[Need]) -> Iterator[str]:
+    layers = [share.layers for share in replica.gpus]
+    if sum(layers) != needs[0].layers or min(layers) < 1:
+        yield f"{replica.id} has {sum(layers)} layers in the plan, its model has {needs[0].layers}"
+        return
+    least = [needs[0].vram_mib] if len(layers) == 1 else shares_mib(needs, layers)
+    for share, mib in zip(replica.gpus, least, strict=True):
+        if share.vram_mib < mib:
+            yield (
+                f"{replica.id}: {share.vram_mib} MiB are planned on GPU {replica.node}/{share.id}, "
+                f"where it takes {mib} MiB"
+            )
 
 
 def _capacity(problem: Problem, plan: Plan, current: Sequence[Replica]) -> Iterator[str]:

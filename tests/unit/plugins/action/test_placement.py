@@ -224,6 +224,11 @@ def alter(cards: dict[str, dict[str, t.Any]]) -> dict[str, t.Any]:
         pytest.param({"models": [model(), model("new:1")]}, "new:1 is new in sdai_models", id="model new"),
         pytest.param({"fleet": {"gpu3": {"gpus": [card("C")]}}}, "GPU gpu1/A is gone", id="node gone"),
         pytest.param(
+            {"fleet": {"gpu3": {"gpus": [card("C"), card("A", 1)]}}},
+            "GPU gpu1/A is in gpu3 now, as its number 1",
+            id="card moved",
+        ),
+        pytest.param(
             {"fleet": alter({"*": {"usable": False, "reason": "broken"}})}, "not usable: broken", id="card broken"
         ),
         pytest.param(
@@ -236,7 +241,11 @@ def alter(cards: dict[str, dict[str, t.Any]]) -> dict[str, t.Any]:
         pytest.param(
             {"fleet": {**FLEET, "gpu3": {"gpus": [card("C")]}}}, "the fleet is not the one that was planned", id="fleet"
         ),
-        pytest.param({"models": [model(priority=7)]}, "the catalog is not the one that was planned", id="catalog"),
+        pytest.param(
+            {"models": [model(priority=7)]},
+            "the catalog is not the one that was planned: sdai_models of the inventory has changed since",
+            id="catalog",
+        ),
     ],
 )
 def test_a_reviewed_plan_that_no_longer_holds(reviewed: Path, arguments: dict[str, t.Any], difference: str) -> None:
@@ -289,9 +298,68 @@ def test_an_edited_plan_gives_nothing_twice(reviewed: Path, change: dict[str, t.
     assert all(text in str(caught.value) for text in differences)
 
 
+def edited(path: Path, edit: t.Callable[[dict[str, t.Any]], object]) -> None:
+    document = json.loads(path.read_text())
+    edit(document)
+    path.write_text(json.dumps(document))
+
+
+def test_an_edited_plan_does_not_make_a_replica_smaller(reviewed: Path) -> None:
+    edited(reviewed, lambda document: document["replicas"][0]["gpus"][0].update(vram_mib=7326))
+    with pytest.raises(AnsibleActionFail, match=r"mine-8b--1: 7326 MiB .* GPU gpu1/A, where it takes 7327 MiB"):
+        run(plan_file=str(reviewed))
+    what_runs = json.loads(reviewed.read_text())["replicas"]
+    assert run(plan_file=str(reviewed), current=what_runs)["transition"]["keep"] == ["mine-8b--1"]
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "message"),
+    [
+        (1, {"vram_mib": 1}, r"big-latest--1: 1 MiB are planned on GPU gpu1/B, where it takes \d+ MiB"),
+        (0, {"layers": 15}, "big-latest--1 has 31 layers in the plan, its model has 32"),
+    ],
+)
+def test_an_edited_split_still_holds_the_whole_model(
+    dest: Path, place: int, change: dict[str, t.Any], message: str
+) -> None:
+    world = {
+        "fleet": {"gpu1": {"gpus": [card("A"), card("B", 1)]}},
+        "models": [model("big", footprint={**FOOTPRINT, "weights_mib": 12000})],
+    }
+    run(dest=str(dest), **world)
+    run(plan_file=str(dest), **world)
+    edited(dest, lambda document: document["replicas"][0]["gpus"][place].update(change))
+    with pytest.raises(AnsibleActionFail, match=message):
+        run(plan_file=str(dest), **world)
+
+
+def test_an_edited_plan_says_what_it_misses(dest: Path) -> None:
+    world = {"models": [model(replicas={"min": 2, "max": 2})]}
+    run(dest=str(dest), **world)
+    edited(dest, lambda document: document["replicas"].pop())
+    with pytest.raises(AnsibleActionFail, match=r"mine:8b has 1 replicas in the plan and 0 listed .* minimum is 2"):
+        run(plan_file=str(dest), **world)
+    missing = {"model": "mine:8b", "priority": 50, "missing": 1, "reason": "we sold a card", "remedy": "buy one"}
+    edited(dest, lambda document: document["unplaced"].append(missing))
+    run(plan_file=str(dest), **world)
+
+
+def test_the_report_says_where_the_plan_is(dest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for check, words in ((True, "would be written to"), (False, "is written to"), (False, "is as before in")):
+        run(check=check, dest=str(dest), show=True)
+        output = capsys.readouterr().out
+        assert f"The plan {words} {dest}\n" in output
+        assert output.count(str(dest)) == 1
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot read"), ("{", "is not JSON"), ("[]", "holds no plan"), ('{"schema": 2}', "schema 1, not 2")],
+    [
+        (None, "cannot read"),
+        ("{", "is not JSON"),
+        ("[]", r"plan\.json holds no plan"),
+        ('{"schema": 2}', r"plan\.json holds no plan: plan\.schema: .* schema 1, not 2"),
+    ],
 )
 def test_a_file_that_is_no_plan(dest: Path, content: str | None, message: str) -> None:
     dest.parent.mkdir()
