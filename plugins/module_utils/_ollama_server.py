@@ -13,12 +13,16 @@ import http.client
 import json
 import typing as t
 import urllib.error
+import urllib.parse
 import urllib.request
 
 from ._ollama import Malformed, OllamaError, Refused, Unreachable
 
 # Create reads the weights' header and may write a copy of them; copy is immediate.
 CHANGE_SECONDS = 1800.0
+
+# Seconds of silence to be borne after a line of an answer, or after nothing but the request.
+Patience = t.Callable[[t.Mapping[str, t.Any]], float]
 
 # The node's own server is never behind a proxy, whatever the environment says.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -30,18 +34,31 @@ class StoreServer:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
 
-    def lines(self, path: str, body: t.Mapping[str, t.Any], timeout: float) -> t.Iterator[dict[str, t.Any]]:
-        """POST ``body``; the objects of the streamed answer as they come. ``timeout`` counts silence, in seconds."""
-        request = urllib.request.Request(
-            self.url + path, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
-        )
+    def lines(
+        self, path: str, body: t.Mapping[str, t.Any], patience: Patience
+    ) -> t.Generator[dict[str, t.Any], None, None]:
+        """POST ``body``; the objects of the streamed answer as they come, ``patience`` bounds the silence between."""
+        where = urllib.parse.urlsplit(self.url)
+        kind = http.client.HTTPSConnection if where.scheme == "https" else http.client.HTTPConnection
+        connection = kind(where.hostname or "", where.port, timeout=patience({}))
         try:
-            with _OPENER.open(request, timeout=timeout) as answer:
-                for line in answer:
-                    if line.strip():
-                        yield _object(line)
+            headers = {"Content-Type": "application/json"}
+            connection.request("POST", where.path + path, body=json.dumps(body).encode(), headers=headers)
+            # An answer that is not kept alive takes it from the connection.
+            socket = connection.sock
+            answer = connection.getresponse()
+            if answer.status >= http.client.BAD_REQUEST:
+                text = answer.read().decode(errors="replace").strip()[:500]
+                raise Refused(f"{self.url}{path} answered {answer.status}: {text or answer.reason}", answer.status)
+            for line in answer:
+                if line.strip():
+                    found = _object(line)
+                    yield found
+                    socket.settimeout(patience(found))
         except (OSError, http.client.HTTPException) as exc:
             raise _error(self.url + path, exc) from exc
+        finally:
+            connection.close()
 
     def create(self, model: str, body: t.Mapping[str, t.Any]) -> None:
         """Create ``model``; ``body`` says from what."""
@@ -62,7 +79,7 @@ class StoreServer:
             raise _error(url, exc) from exc
 
     def _change(self, path: str, body: t.Mapping[str, t.Any]) -> None:
-        for line in self.lines(path, body, CHANGE_SECONDS):
+        for line in self.lines(path, body, lambda _line: CHANGE_SECONDS):
             # An error in a stream comes with status 200.
             if "error" in line:
                 raise Refused(f"{self.url}{path} answered: {line['error']}", 200)

@@ -21,6 +21,7 @@ MODEL_LAYER = "application/vnd.ollama.image.model"
 PARAMS_LAYER = "application/vnd.ollama.image.params"
 # A younger blob may belong to a pull or a create that has not written its manifest yet.
 PRUNE_AGE_SECONDS = 3600
+CHUNK_BYTES = 2**22
 
 
 @dataclass(frozen=True)
@@ -220,6 +221,35 @@ class Store:
             os.unlink(os.path.join(folder, name))
         return tuple(dropped)
 
+    def drop_partials(self, digests: t.Iterable[str]) -> None:
+        """Remove what was pulled in part of these blobs."""
+        folder = os.path.join(self.path, "blobs")
+        wanted = {digest.replace(":", "-") for digest in digests}
+        for name in os.listdir(folder) if os.path.isdir(folder) else []:
+            blob, partial, _part = name.partition("-partial")
+            if partial and blob in wanted:
+                os.unlink(os.path.join(folder, name))
+
+    def unproved_blobs(self) -> frozenset[str]:
+        """Digests of blobs that no manifest names: a pull that was ended may have left them before their verification.
+
+        A later pull takes them as they are.
+        """
+        folder = os.path.join(self.path, "blobs")
+        manifests = [manifest for manifest in map(self.manifest, self.names()) if manifest is not None]
+        named = {layer.blob for manifest in manifests for layer in manifest.blobs}
+        names = os.listdir(folder) if os.path.isdir(folder) else []
+        return frozenset(name.replace("-", ":", 1) for name in names if "-partial" not in name and name not in named)
+
+    def drop_false_blobs(self, manifest: Manifest, suspects: t.Collection[str]) -> tuple[str, ...]:
+        """Remove those of the ``suspects`` in the manifest that are not what their digest says; returns them."""
+        false = []
+        for layer in manifest.blobs:
+            if layer.digest in suspects and f"sha256:{file_digest(self.blob_path(layer))}" != layer.digest:
+                os.unlink(self.blob_path(layer))
+                false.append(layer.digest)
+        return tuple(false)
+
     def free_bytes(self) -> int:
         found = os.statvfs(self.path)
         return found.f_bavail * found.f_frsize
@@ -310,6 +340,15 @@ class PrivateStore:
                 os.unlink(self.blobs)
             os.symlink(link, self.blobs)
         write_file(target, manifest.raw)
+
+
+def file_digest(path: str) -> str:
+    """64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(CHUNK_BYTES), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def make_folders(path: str) -> None:

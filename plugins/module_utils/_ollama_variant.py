@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from ._ollama import OllamaError
 from ._ollama_lock import Busy, is_held, store_lock
-from ._ollama_pull import Progress, StoreError, pull
+from ._ollama_pull import STALL_SECONDS, Progress, StoreError, pull
 from ._ollama_server import StoreServer
 from ._ollama_store import (
     DEFAULT_HOST,
@@ -45,7 +45,10 @@ CHUNK_BYTES = 2**22
 
 @dataclass(frozen=True)
 class Wanted:
-    """One replica's model. ``source`` is an Ollama name or ``gguf:/path``; ``registry`` a mirror, or empty."""
+    """One replica's model. ``source`` is an Ollama name or ``gguf:/path``; ``registry`` a mirror, or empty.
+
+    ``stall_seconds``: how long a pull may stand still before it is begun anew.
+    """
 
     id: str
     name: Name
@@ -53,6 +56,7 @@ class Wanted:
     registry: str
     insecure: bool
     parameters: t.Mapping[str, t.Any]
+    stall_seconds: float = STALL_SECONDS
 
     @property
     def original(self) -> Name:
@@ -182,10 +186,10 @@ def _fetch(wanted: Wanted, server: StoreServer, store: Store, report: t.Callable
         return
     name = wanted.original
     if not wanted.registry or name.host != DEFAULT_HOST:
-        pull(server, store, name, insecure=False, report=report)
+        pull(server, store, name, insecure=False, report=report, stall_seconds=wanted.stall_seconds)
         return
     mirrored = name.mirrored(wanted.registry)
-    pull(server, store, mirrored, insecure=wanted.insecure, report=report)
+    pull(server, store, mirrored, insecure=wanted.insecure, report=report, stall_seconds=wanted.stall_seconds)
     try:
         server.copy(str(mirrored), str(name))
     except OllamaError as exc:

@@ -58,6 +58,12 @@ options:
     description: With O(state=absent), whether models that no replica of the node uses any more are deleted.
     type: bool
     default: false
+  stall_seconds:
+    description:
+      - How long a pull may stand still before it is begun anew. What has been pulled is kept.
+      - After five times in a row without success the module fails.
+    type: int
+    default: 120
   pull:
     description: With V(false), nothing is pulled, and RV(pull_needed) says whether it would have to be.
     type: bool
@@ -142,7 +148,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._ollama_lock import Busy, store_lock, wait_for_store
-from ..module_utils._ollama_pull import Progress, StoreError, write_progress
+from ..module_utils._ollama_pull import STALL_SECONDS, Progress, StoreError, write_progress
 from ..module_utils._ollama_server import StoreServer
 from ..module_utils._ollama_store import Name, PrivateStore, Store
 from ..module_utils._ollama_variant import Outcome, Wanted, clean, ensure, retire
@@ -156,6 +162,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "insecure": {"type": "bool", "default": False},
     "parameters": {"type": "dict", "default": {}},
     "prune": {"type": "bool", "default": False},
+    "stall_seconds": {"type": "int", "default": STALL_SECONDS},
     "pull": {"type": "bool", "default": True},
     "server": {"type": "str", "default": "http://127.0.0.1:11434"},
     "store": {"type": "path", "default": "/var/lib/sdai/store"},
@@ -190,6 +197,7 @@ def make_present(module: AnsibleModule, *, check: bool, report: t.Callable[[Prog
             registry=given["registry"],
             insecure=given["insecure"],
             parameters=given["parameters"],
+            stall_seconds=given["stall_seconds"],
         ),
         StoreServer(given["server"]),
         store,

@@ -9,18 +9,24 @@ demands; --blobs-port the blobs, with ranges. Models are sparse files. To a clie
 data of a range is sent: "X-Lab-Data: n" tells how many bytes come, the rest of the range is a hole, and "X-Lab-Rate:
 bytes per second" at which pace to count it. Any other client gets all the zeros.
 
-Faults are files in the faults directory: stall (blobs: ranges are taken and nothing comes), wrong-digest (blobs: the
-first byte is another), no-manifest, no-blob, no-release (404), no-location (registry: a blob comes without redirect, as
-from a plain OCI mirror). A file named rate holds MiB/s and overrides --rate.
+Faults are files in the faults directory: stall (blobs: ranges are taken and nothing comes), stall-mid (blobs: half of
+what was asked for), reset (blobs: half, then the connection is reset), wrong-digest (blobs: the first byte is another),
+no-manifest, no-blob, no-release (404), no-location (registry: a blob comes without redirect, as from a plain OCI
+mirror), error (registry: 500), no-entry (registry: 401), gone (registry: connections are closed without a word).
+release-stall-mid, release-reset and release-wrong-digest are those of the release archives. A file named rate holds
+MiB/s and overrides --rate.
 """
 
 from __future__ import annotations
 
+import abc
 import argparse
 import json
 import mimetypes
 import os
 import re
+import socket
+import struct
 import sys
 import threading
 import time
@@ -60,9 +66,11 @@ class Site(t.NamedTuple):
         return self.root / "registry" / "blobs" / digest.replace(":", "-")
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler, abc.ABC):
     protocol_version = "HTTP/1.1"
     server: Service
+    # Of the names of faults in what is sent.
+    faults: t.ClassVar[str]
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -73,8 +81,9 @@ class Handler(BaseHTTPRequestHandler):
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
 
+    @abc.abstractmethod
     def answer(self, site: Site, path: str) -> None:
-        raise NotImplementedError
+        """Send the answer to GET or HEAD ``path``."""
 
     def reply(self, status: int, body: bytes, content_type: str, headers: t.Sequence[tuple[str, str]] = ()) -> None:
         self.send_response(status)
@@ -116,14 +125,26 @@ class Handler(BaseHTTPRequestHandler):
                 self.copy(stream, first, data)
 
     def copy(self, stream: t.BinaryIO, first: int, count: int) -> None:
-        site = self.server.site
-        while count > 0:
-            block = stream.read(min(MIB, count))
-            if first == 0 and isinstance(self, Blobs) and site.fault("wrong-digest"):
+        site, sent, half = self.server.site, 0, count // 2
+        while sent < count:
+            block = stream.read(min(MIB, half - sent if sent < half else count - sent))
+            if first + sent == 0 and site.fault(f"{self.faults}wrong-digest"):
                 block = bytes([block[0] ^ 1]) + block[1:]
             self.wfile.write(block)
-            first += len(block)
-            count -= len(block)
+            sent += len(block)
+            if sent == half:
+                self.falter()
+
+    def falter(self) -> None:
+        """What may happen in the middle."""
+        site = self.server.site
+        while site.fault(f"{self.faults}stall-mid"):
+            time.sleep(_STALL_SECONDS)
+        if site.fault(f"{self.faults}reset"):
+            # Closed with a reset, at once.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            raise ConnectionResetError
 
     def log_message(self, format: str, *args: t.Any) -> None:
         sys.stderr.write(f"{self.server.server_address[1]} {self.address_string()} {format % args}\n")
@@ -141,6 +162,8 @@ def data_from(descriptor: int, offset: int, size: int) -> int:
 
 
 class Releases(Handler):
+    faults = "release-"
+
     def answer(self, site: Site, path: str) -> None:
         base = site.root / "ollama"
         if path == "/":
@@ -155,9 +178,17 @@ class Releases(Handler):
 
 
 class Registry(Handler):
+    faults = ""
+
     def answer(self, site: Site, path: str) -> None:
         parts = path.strip("/").split("/")
-        if parts == ["v2"]:
+        if site.fault("gone"):
+            self.close_connection = True
+        elif site.fault("error"):
+            self.reply(500, b'{"errors":[{"code":"UNKNOWN"}]}', "application/json")
+        elif site.fault("no-entry"):
+            self.reply(401, b'{"error":"Invalid username or password."}', "application/json")
+        elif parts == ["v2"]:
             self.reply(200, b"{}", "application/json")
         elif len(parts) == 5 and parts[0] == "v2" and parts[3] == "manifests":
             self.manifest(site, parts[1], parts[2], parts[4])
@@ -185,6 +216,8 @@ class Registry(Handler):
 
 
 class Blobs(Handler):
+    faults = ""
+
     def answer(self, site: Site, path: str) -> None:
         digest = path.removeprefix("/data/")
         file = site.blob(digest)

@@ -281,11 +281,11 @@ def test_pull_that_always_ends_at_once_loses_its_broken_parts(node: Node) -> Non
 
 
 def test_pull_is_tried_again_but_not_for_ever(node: Node) -> None:
-    failure = [{"error": "digest mismatch, file must be downloaded again: want a got b"}]
+    failure = [{"error": "max retries exceeded: unexpected EOF"}]
     node.server.pulls = [failure] * (_ollama_pull.ATTEMPTS - 1)
     node.ensure()
     node.server.pulls = [failure] * _ollama_pull.ATTEMPTS
-    with pytest.raises(StoreError, match=r"failed 5 times.*digest mismatch.*run again"):
+    with pytest.raises(StoreError, match=r"failed 5 times.*unexpected EOF.*run again"):
         node.ensure("other--1", "other")
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import socket
 import threading
 import time
 import typing as t
@@ -67,6 +68,7 @@ class Download:
         self.done = threading.Event()
         self.cancelled = threading.Event()
         self.pace = _Pace()
+        self.transfers: set[http.client.HTTPConnection] = set()
 
     @property
     def completed(self) -> int:
@@ -81,6 +83,9 @@ class Download:
             if self.users == 0 and not self.done.is_set():
                 self.cancelled.set()
         if self.cancelled.is_set():
+            for connection in list(self.transfers):
+                with contextlib.suppress(OSError, AttributeError):  # not connected yet, or no longer
+                    connection.sock.shutdown(socket.SHUT_RDWR)
             self.done.wait()
 
     def part_file(self, part: _Part) -> Path:
@@ -176,6 +181,7 @@ class Download:
     def _range(self, part: _Part, where: str) -> None:
         first, last = part.offset + part.completed, part.offset + part.size - 1
         connection = remote.connect(where)
+        self.transfers.add(connection)
         try:
             try:
                 connection.request(
@@ -201,6 +207,7 @@ class Download:
             while part.completed < part.size:
                 self._skip(part, rate)
         finally:
+            self.transfers.discard(connection)
             connection.close()
 
     def _receive(self, part: _Part, response: t.Any, count: int) -> None:
