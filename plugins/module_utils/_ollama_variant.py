@@ -193,7 +193,7 @@ def _fetch(wanted: Wanted, server: StoreServer, store: Store, report: t.Callable
     try:
         server.copy(str(mirrored), str(name))
     except OllamaError as exc:
-        raise StoreError(f"{mirrored} cannot be copied to {name}: {exc}", "See the log of the store server") from exc
+        raise StoreError(f"{mirrored} cannot be copied to {name}: {exc}", _remedy(exc, store)) from exc
     store.remove(mirrored)
 
 
@@ -201,7 +201,7 @@ def _create(wanted: Wanted, server: StoreServer, store: Store, original: Manifes
     try:
         server.create(str(wanted.side), {"from": str(wanted.original), "parameters": dict(wanted.parameters)})
     except OllamaError as exc:
-        raise StoreError(f"{wanted.side} cannot be created: {exc}", "See the log of the store server") from exc
+        raise StoreError(f"{wanted.side} cannot be created: {exc}", _remedy(exc, store)) from exc
     variant = store.manifest(wanted.side)
     if variant is None or not store.is_variant(variant, original, wanted.parameters):
         raise StoreError(
@@ -209,6 +209,12 @@ def _create(wanted: Wanted, server: StoreServer, store: Store, original: Manifes
             "This Ollama version creates models in a way the collection does not know; use a tested one",
         )
     return variant
+
+
+def _remedy(error: OllamaError, store: Store) -> str:
+    if "no space left" in str(error):
+        return f"Free space below {store.path} and run again"
+    return "See the log of the store server: journalctl --namespace=sdai -u sdai-ollama-store.service"
 
 
 def _gguf_path(wanted: Wanted) -> str:
