@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import typing as t
 from pathlib import Path
 
 import pytest
-from lab_hosts import ADDRESSES, BIN, ROOT, Host, PlaybookRun, playbook
-
-sys.path.append(str(ROOT / "tests" / "lab"))
 import snapshot
+from lab_hosts import ADDRESSES, BIN, ROOT, Host, PlaybookRun, playbook
 
 STORE = "/var/lib/sdai/store"
 REMOVE = ("aivailable.sdai.teardown", "-e", "sdai_teardown=true")
