@@ -44,7 +44,7 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(
                 f"{where}, the host that keeps the lock of the fleet, cannot be reached: {error}. "
                 "Make it reachable, or put another host first into its group."
-            ) from error
+            ) from None
         result.update(done)
         if warnings and not result.get("failed"):
             result["warnings"] = warnings
