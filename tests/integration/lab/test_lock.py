@@ -11,10 +11,12 @@ import subprocess
 import typing as t
 
 import pytest
+import yaml
 from lab_hosts import BIN, INVENTORY, ROOT, Host, playbook, playbook_environment, wait_for
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 LOCK = "/run/sdai/lock.json"
 APPLY = "aivailable.sdai.apply"
@@ -90,3 +92,22 @@ def test_a_run_on_another_control_node_counts_until_it_is_silent_for_long(keeper
     old = playbook(APPLY, *FUTILE)
     assert "A dead lock of the fleet was taken over (not refreshed for 15 minutes)" in old.output
     assert "/nowhere/plan.json" in old.output
+
+
+def test_a_pull_on_a_node_keeps_the_lock_on_the_frontend(keeper: Host, tmp_path: Path) -> None:
+    books = ROOT / "playbooks"
+    take = {"ansible.builtin.import_tasks": str(books / "includes/lock_take.yml")}
+    age = {"ansible.builtin.command": f"touch -d '14 minutes ago' {LOCK}", "delegate_to": "frontend1"}
+    # One that the registry does not have: it is followed all the same.
+    model = {"id": "test--1", "name": "nosuch:1b", "registry": "mirror:5000/library", "insecure": True}
+    pull = {"aivailable.sdai.ollama_model": model, "ignore_errors": True}
+    plays = [
+        {"hosts": "localhost", "vars_files": [str(books / "vars/lock.yml")], "tasks": [take]},
+        {"hosts": "gpu1", "become": True, "tasks": [age, pull]},
+    ]
+    play = tmp_path / "pull.yml"
+    play.write_text(yaml.safe_dump([{"gather_facts": False, **each} for each in plays]))
+    run = playbook(str(play))
+    assert run.code == 0, run.output
+    assert "mirror:5000 has no model" in run.output
+    assert keeper.run(f"find {LOCK} -mmin -5").strip() == LOCK, run.output
