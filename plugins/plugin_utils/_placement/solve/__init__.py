@@ -23,7 +23,7 @@ from ..model import Objective, Options, Plan, Replica
 from ..naming import next_id, next_port, slugs
 from ..rules import check_model
 from ..running import standing
-from .incumbent import greedy
+from .incumbent import adopt, greedy
 from .passes import Budget, Outcome, improve
 from .space import Limits, Solution, Space, build, gains, served, worth
 from .survive import survivability
@@ -32,6 +32,10 @@ if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..model import Problem, Unplaced
+
+
+NOTHING_MORE = 1 << 62
+"""A goal that no plan can serve."""
 
 
 def solve(problem: Problem, current: Sequence[Replica], options: Options) -> Plan:
@@ -49,7 +53,7 @@ def solve(problem: Problem, current: Sequence[Replica], options: Options) -> Pla
     space = build(problem, standing(problem, current))
     budget = Budget(options.seconds, options.seed)
     with budget.capped(0.9):
-        outcome = _decide(space, options, budget)
+        outcome = _decide(problem, space, options, budget)
     replicas = _replicas(space, outcome.solution, current)
     survival = survivability(problem, replicas, budget)
     return Plan(
@@ -67,35 +71,60 @@ def solve(problem: Problem, current: Sequence[Replica], options: Options) -> Pla
     )
 
 
-def _decide(space: Space, options: Options, budget: Budget) -> Outcome:
+def _decide(problem: Problem, space: Space, options: Options, budget: Budget) -> Outcome:
     """Choose between keeping what runs and moving it ("Re-planning" of the design).
 
-    ``kept`` and ``grown`` are its A, without and with starts beyond the minimums; ``moved`` its B.
-    The plan is measured against the bounds of the freest of them.
+    What would be planned if nothing ran is the measure, and the same whatever runs: nothing is moved, and nothing
+    started beyond the minimums, unless that gains over what runs. So a plan that has been made real is kept,
+    also where more time would have found a better one.
     """
-    full = tuple(model.replicas_max for model in space.models)
+    fresh = build(problem, ()) if space.running else space
+    full = Limits(tuple(model.replicas_max for model in space.models))
+    with budget.capped(0.7):
+        ideal = improve(fresh, full, greedy(fresh, full, frozenset()), budget)
     if not space.running:
-        return improve(space, Limits(full), greedy(space, Limits(full), frozenset()), budget)
+        return ideal
+    goal = adopt(fresh, ideal.solution, space)
 
-    def gained(new: Outcome, old: Outcome) -> bool:
-        return gains(space, new.solution, old.solution, options.min_gain_permille)
+    kept = _kept(space, budget)
+    chosen = kept
+    if options.replan or gains(space, goal, kept.solution, options.min_gain_permille):
+        chosen = _replanned(space, kept, goal, options, budget)
+    return dataclasses.replace(chosen, objectives=_against(chosen.objectives, ideal.objectives))
 
+
+def _kept(space: Space, budget: Budget) -> Outcome:
+    """Keep all that runs and start what the minimums miss."""
     running = Counter(space.candidates[i].model for i in space.running)
     least = Limits(tuple(max(model.replicas_min, running[m]) for m, model in enumerate(space.models)))
-    with budget.capped(0.2):
-        kept = improve(space, least, greedy(space, least, frozenset(space.running)), budget)
+    with budget.capped(0.3):
+        return improve(space, least, greedy(space, least, frozenset(space.running)), budget, NOTHING_MORE)
 
+
+def _replanned(space: Space, kept: Outcome, goal: Solution, options: Options, budget: Budget) -> Outcome:
+    """Return what gains enough over ``kept``: more starts, moves of a few, or the placement that ignores what runs.
+
+    ``kept`` and ``grown`` are A of the design, without and with starts beyond the minimums; ``moved`` is its B.
+    """
+
+    def gained(new: Solution, old: Solution) -> bool:
+        return gains(space, new, old, options.min_gain_permille)
+
+    full = tuple(model.replicas_max for model in space.models)
     starts = (kept.solution, greedy(space, Limits(full), kept.solution.chosen))
     start = min(starts, key=lambda solution: worth(space, solution))
     with budget.capped(0.3):
         grown = improve(space, Limits(full), start, budget, _goal(space, kept, options))
-    chosen = grown if gained(grown, kept) else kept
+    chosen = grown if gained(grown.solution, kept.solution) else kept
 
     limits = Limits(full, fixed=False, moves_mib=options.churn_budget_mib)
-    moved = improve(space, limits, grown.solution, budget, _goal(space, chosen, options))
-    if options.replan or gained(moved, chosen):
+    with budget.capped(0.7):
+        moved = improve(space, limits, grown.solution, budget, _goal(space, chosen, options))
+    if options.churn_budget_mib is None and gained(goal, moved.solution):
+        moved = improve(space, limits, goal, budget)
+    if options.replan or gained(moved.solution, chosen.solution):
         chosen = moved
-    return dataclasses.replace(chosen, objectives=_against(chosen.objectives, moved.objectives))
+    return chosen
 
 
 def _goal(space: Space, old: Outcome, options: Options) -> int:
@@ -107,12 +136,15 @@ def _against(own: tuple[Objective, ...], freest: tuple[Objective, ...]) -> tuple
     """Measure a plan against the bounds of the freest solve.
 
     A bound presumes the values of the objectives before it, so from the first difference on the
-    plan's own bounds are the ones that hold.
+    plan's own bounds are the ones that hold. So does its own for churn, which the freest knows nothing of,
+    and where what runs is better than any start could be, as it may use the margin.
     """
     measured = []
     same = True
     for objective, free in zip(own, freest, strict=True):
-        bound = free.bound if same else objective.bound
+        sign = -1 if objective.name in ("weak_n1", "served") else 1
+        measurable = same and objective.name != "churn_mib" and sign * objective.value >= sign * free.bound
+        bound = free.bound if measurable else objective.bound
         measured.append(dataclasses.replace(objective, bound=bound, proved=objective.value == bound))
         same = same and objective.value == free.value
     return tuple(measured)

@@ -102,6 +102,27 @@ def greedy(space: Space, limits: Limits, start: frozenset[int]) -> Solution:
     return min(attempts(space, limits, start), key=lambda solution: worth(space, solution))
 
 
+def adopt(known: Space, solution: Solution, space: Space) -> Solution:
+    """Return a solution of the space without running replicas as one of the space that has them.
+
+    Where a running replica takes more than a new one would, the places that it leaves no room for are given anew.
+    """
+    position = {(c.model, c.gpus, c.shape.runner): i for i, c in enumerate(space.candidates)}
+    ceilings = tuple(model.replicas_max for model in space.models)
+    state = _State(space, ceilings, ())
+    slots = {}
+    for i in sorted(solution.chosen):
+        candidate = known.candidates[i]
+        there = position[candidate.model, candidate.gpus, candidate.shape.runner]
+        mine = space.candidates[there]
+        if all(mib <= state.free[gpu] for gpu, mib in zip(mine.gpus, mine.mib, strict=True)):
+            state.take(there)
+            slots[there] = solution.slots.get(i, 0)
+    if len(state.chosen) == len(solution.chosen):
+        return Solution(frozenset(state.chosen), slots)
+    return greedy(space, Limits(ceilings), frozenset(state.chosen))
+
+
 def _attempt(
     space: Space,
     ceilings: tuple[int, ...],

@@ -383,3 +383,32 @@ def test_the_plan_does_not_depend_on_the_hash_seed() -> None:
     ]
     assert runs[0] == runs[1]
     assert '"reproducible": true' in runs[0]
+
+
+@pytest.mark.parametrize("seed", [1, 3])
+def test_a_plan_that_was_cut_short_is_kept_when_it_runs(seed: int) -> None:
+    """More time would find a better one, and each look at what runs is more time."""
+    case = fleet(40, 20, load=0.9, seed=seed)
+    options = Options(seconds=2)
+    first = solve(case, (), options)
+    second = solve(case, first.replicas, options)
+    assert second.replicas == first.replicas
+    assert solve(case, second.replicas, options).replicas == first.replicas
+
+
+def test_after_a_loss_and_a_repair_the_plan_is_kept_too() -> None:
+    """What runs has little in common with what would be planned if nothing did."""
+    case = fleet(12, 8, load=0.8, seed=4)
+    options = Options(seconds=1)
+    first = solve(case, (), options)
+    lost = case.nodes[-1].name
+    rest = dataclasses.replace(
+        case,
+        nodes=tuple(node for node in case.nodes if node.name != lost),
+        gpus=tuple(card for card in case.gpus if card.node != lost),
+    )
+    repaired = solve(rest, first.replicas, options)
+    assert repaired.replicas != first.replicas
+    assert solve(rest, repaired.replicas, options).replicas == repaired.replicas
+    back = solve(case, repaired.replicas, options)
+    assert solve(case, back.replicas, options).replicas == back.replicas
