@@ -20,7 +20,7 @@ from .run_lock import LockKeeper
 
 MODULE = "aivailable.sdai.ollama_model"
 POLL_SECONDS = 2
-SHOW_SECONDS = 10
+SHOW_SECONDS = 4
 PULL_SECONDS = 48 * 3600
 
 display = Display()
@@ -63,7 +63,7 @@ class ActionModule(ActionBase):
         if job.get("failed") or "ansible_job_id" not in job:
             return t.cast("dict[str, t.Any]", job)
         status_arguments = {"jid": job["ansible_job_id"], "_async_dir": self._async_dir(job)}
-        shown, since = "", 0.0
+        since = 0.0
         keeper = LockKeeper(self, task_vars)
         while True:
             keeper.tick()
@@ -72,8 +72,9 @@ class ActionModule(ActionBase):
             if status.get("finished") or (status.get("failed") and "started" not in status):
                 break
             text = self._progress(arguments["progress"], task_vars)
-            if text and text != shown and time.monotonic() - since >= SHOW_SECONDS:
-                shown, since = text, time.monotonic()
+            # A pull that stands still is shown too: a silent screen looks dead.
+            if text and time.monotonic() - since >= SHOW_SECONDS:
+                since = time.monotonic()
                 display.display(f"{host} | {text}")
         self._call("ansible.legacy.async_status", {**status_arguments, "mode": "cleanup"}, task_vars)
         for key in ("ansible_job_id", "finished", "started", "results_file", "stdout", "stderr", "stdout_lines"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import typing as t
 
 from ..plugin_utils._deploy import answer_fault, frontend_models, launch_parameters, launch_probes, replica_fault
+from ..plugin_utils._rollout import restart_batches, routed, servers_down, start_failures, start_outcomes, waves_to_make
 
 
 class FilterModule:
@@ -19,4 +20,10 @@ class FilterModule:
             "launch_parameters": launch_parameters,
             "launch_probes": launch_probes,
             "replica_fault": replica_fault,
+            "restart_batches": restart_batches,
+            "routed": routed,
+            "servers_down": servers_down,
+            "start_failures": start_failures,
+            "start_outcomes": start_outcomes,
+            "waves_to_make": waves_to_make,
         }

@@ -1,0 +1,206 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Changes of a living service: what must move moves, nobody notices, and a failure or a kill leaves it whole."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import signal
+import subprocess
+import typing as t
+from pathlib import Path
+
+import pytest
+import yaml
+from lab_clients import Clients
+from lab_hosts import BIN, INVENTORY, PLAN_FILE, ROOT, Host, Statistics, playbook, playbook_environment
+
+Models = list[dict[str, t.Any]]
+
+BASE: Models = yaml.safe_load((INVENTORY / "group_vars/all/models.yml").read_text())["sdai_models"]
+# The task at whose banner the run is killed, and what it leaves behind then.
+BOUNDARIES = {
+    "replicas | Describe each to its node": "pulled, not described",
+    "start | Start them": "described, never started",
+    "start | Wait until each has proved itself": "started, not proved",
+    "Route to them": "proved, not routed to",
+    "Route away from them": "routed to, the old ones too",
+    "Let running answers end": "routed away, not stopped",
+    "retire | Remove its settings": "stopped, not removed",
+    "retire | Remove its view of the model": "half removed",
+}
+LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+KILLED_AT = list(BOUNDARIES) if LONG else ["start | Wait until each has proved itself"]
+
+
+def small(name: str) -> dict[str, t.Any]:
+    """One more model, of weights that the nodes have already."""
+    return {"name": name, "source": "llama3.2:1b", "parallel": 4, "kv_cache_type": "q8_0", "context": 8192}
+
+
+def changed(*more: dict[str, t.Any]) -> Models:
+    """The lab's models with another context for one of them, another place for another, and ``more``."""
+    models = copy.deepcopy(BASE)
+    by_name = {model["name"]: model for model in models}
+    by_name["llama3.2:1b"]["context"] = 4096
+    by_name["qwen3:8b"]["constraints"] = {"nodes": ["gpu1"]}
+    return [*models, *more]
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> t.Callable[[Models], list[str]]:
+    """Arguments for a playbook, to wish for these models instead of the inventory's."""
+
+    def write(models: Models) -> list[str]:
+        file = tmp_path / "models.json"
+        file.write_text(json.dumps({"sdai_models": models}))
+        return ["-e", f"@{file}"]
+
+    return write
+
+
+@pytest.fixture(scope="module", autouse=True)
+def base_again() -> t.Iterator[None]:
+    """The inventory's own catalog on the lab when the module is done; the last test leaves it so if it passes."""
+    yield
+    if {replica["model"] for replica in json.loads(PLAN_FILE.read_text())["replicas"]} - {
+        model["name"] for model in BASE
+    }:
+        run = playbook("aivailable.sdai.apply")
+        assert run.code == 0, run.output
+
+
+def starts(gpu_hosts: list[Host]) -> dict[str, str]:
+    """What tells one start of each replica from another, by id."""
+    found = {}
+    for host in gpu_hosts:
+        units = {replica["unit"]: replica["id"] for replica in host.replicas()}
+        text = host.run(f"systemctl show -p Id,InvocationID -- {' '.join(units)}") if units else ""
+        for block in text.strip().split("\n\n"):
+            values = dict(line.split("=", 1) for line in block.splitlines())
+            found[units[values["Id"]]] = values["InvocationID"]
+    return found
+
+
+def whole(gpu_hosts: list[Host], statistics: Statistics) -> None:
+    """Plan, descriptions, views of models, units that run and start at boot, and HAProxy's servers name the same."""
+    planned: dict[str, set[str]] = {host.name: set() for host in gpu_hosts}
+    for replica in json.loads(PLAN_FILE.read_text())["replicas"]:
+        planned[replica["node"]].add(replica["id"])
+    for host in gpu_hosts:
+        views = set(host.run("ls /var/lib/sdai/replicas").split())
+        units = host.run("systemctl list-units --state=active --plain --no-legend 'sdai-ollama@*'")
+        wanted = host.run("ls /etc/systemd/system/multi-user.target.wants | grep '^sdai-ollama@'; true")
+        settings = host.run("ls -d /etc/systemd/system/sdai-ollama@*.d; ls /etc/sdai/replicas/*.env")
+        assert {replica["id"] for replica in host.replicas()} == planned[host.name]
+        assert views == planned[host.name]
+        for text in (units, wanted):
+            assert set(re.findall(r"sdai-ollama@(\S+)\.service", text)) == planned[host.name]
+        assert set(re.findall(r"sdai-ollama@(\S+)\.service\.d", settings)) == planned[host.name]
+        assert set(re.findall(r"replicas/(\S+)\.env", settings)) == planned[host.name]
+    states = statistics.states()
+    assert set(states) == set().union(*planned.values())
+    assert set(states.values()) == {"UP"}
+
+
+def test_only_what_must_move_moves(
+    gpu_hosts: list[Host], statistics: Statistics, catalog: t.Callable[[Models], list[str]]
+) -> None:
+    """A model more, another context, another place: under streams of every model, none of which loses a word."""
+    names = {replica["model"] for replica in json.loads(PLAN_FILE.read_text())["replicas"]}
+    before = starts(gpu_hosts)
+    with Clients(names) as clients:
+        run = playbook("aivailable.sdai.apply", *catalog(changed(small("helper:1b"))))
+    assert run.code == 0, run.output
+    assert clients.faults == []
+    assert all(clients.ended[name] > 1 for name in names), clients.ended
+    replicas = {replica["id"]: replica for replica in json.loads(PLAN_FILE.read_text())["replicas"]}
+    after = starts(gpu_hosts)
+    moved = {"qwen3-8b", "llama3.2-1b", "helper-1b"}
+    assert {replica.rpartition("--")[0] for replica in after.keys() - before.keys()} == moved
+    stayed = {replica for replica in before if replica.rpartition("--")[0] not in moved}
+    assert {replica: after.get(replica) for replica in stayed} == {replica: before[replica] for replica in stayed}
+    assert {replica["node"] for replica in replicas.values() if replica["model"] == "qwen3:8b"} == {"gpu1"}
+    assert {replica["context"] for replica in replicas.values() if replica["model"] == "llama3.2:1b"} == {4096}
+    assert re.search(r"^gpu1 \| qwen3-8b--\d+: proved, \d+ s$", run.output, re.M), run.output
+    whole(gpu_hosts, statistics)
+
+
+def test_a_failing_start_leaves_the_service_as_it_was(
+    gpu_hosts: list[Host], statistics: Statistics, catalog: t.Callable[[Models], list[str]]
+) -> None:
+    """The new replica answers garbage: nothing is stopped for it, and it is gone again; the run says which and why."""
+    before, states = starts(gpu_hosts), statistics.states()
+    names = {replica["model"] for replica in json.loads(PLAN_FILE.read_text())["replicas"]}
+    folder = "/dev/shm/sdai-lab/faults"
+    for host in gpu_hosts:
+        free = set(range(11500, 11520)) - {replica["port"] for replica in host.replicas()}
+        host.run(f"mkdir -p {folder}; cd {folder}; touch {' '.join(f'garbage.{port}' for port in free)}")
+    try:
+        with Clients(names) as clients:
+            run = playbook("aivailable.sdai.apply", *catalog(changed(small("broken:1b"))))
+    finally:
+        for host in gpu_hosts:
+            host.run(f"rm -f {folder}/garbage.*")
+    assert run.code != 0
+    said = re.search(r"broken-1b--1 on (gpu\d) does not serve: [^\n]*known question[^\n]*journalctl", run.output)
+    assert said, run.output
+    assert clients.faults == []
+    assert starts(gpu_hosts) == before, "the replica that failed is still described, or another one was touched"
+    assert statistics.states() == states
+    (host,) = (host for host in gpu_hosts if host.name == said[1])
+    assert host.state("sdai-ollama@broken-1b--1.service") == "inactive"
+    assert not host.pids("sdai-ollama@broken-1b--1.service")
+
+
+def kill_at(task: str, arguments: list[str]) -> None:
+    """Run apply and kill it, with all that it started here, when it shows the banner of this task."""
+    command = [str(BIN / "ansible-playbook"), "aivailable.sdai.apply", "-i", str(INVENTORY), *arguments]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=playbook_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as run:
+        seen = []
+        for line in t.cast("t.IO[str]", run.stdout):
+            seen.append(line)
+            if line.startswith("TASK [") and line.split("]")[0].endswith(task):
+                os.killpg(run.pid, signal.SIGKILL)
+                break
+        else:
+            pytest.fail(f"never reached: {task}\n{''.join(seen)}")
+
+
+@pytest.mark.parametrize("task", KILLED_AT)
+def test_a_killed_run_is_picked_up(
+    gpu_hosts: list[Host], statistics: Statistics, catalog: t.Callable[[Models], list[str]], task: str
+) -> None:
+    """Whatever the killed run left half-done, the next one ends where an undisturbed one would, and nobody notices.
+
+    Both replicas of a model seem to run with older settings meanwhile: they are started anew one after the other.
+    """
+    old = {replica: start for replica, start in starts(gpu_hosts).items() if replica.startswith("llama3.1-8b--")}
+    assert len(old) == 2
+    for host in gpu_hosts:
+        host.run("rm -f /run/sdai/replicas/llama3.1-8b--*/settings.sum")
+    there = {replica["model"] for replica in json.loads(PLAN_FILE.read_text())["replicas"]}
+    base = {model["name"] for model in BASE}
+    target = BASE if there - base or not LONG else changed(small("helper:1b"))
+    with Clients(there, leaving=there - base) as clients:
+        kill_at(task, catalog(target))
+        run = playbook("aivailable.sdai.apply", *catalog(target))
+    assert run.code == 0, run.output
+    assert clients.faults == []
+    assert "Begin batch 2 of 2" in run.output
+    new = starts(gpu_hosts)
+    assert not [replica for replica in old if new[replica] == old[replica]], "a replica was not started anew"
+    whole(gpu_hosts, statistics)
