@@ -26,6 +26,7 @@ from ..plugin_utils._placement.serialize import plan_from_dict, plan_to_dict, sa
 from ..plugin_utils._placement.waves import transition as transition_to
 from ..plugin_utils._report import render
 from ..plugin_utils._reviewed import check_reviewed
+from ..plugin_utils._variables import check_names
 
 try:
     from ..plugin_utils._placement.solve import solve
@@ -43,6 +44,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "models": {"type": "raw", "required": True},
     "catalog": {"type": "dict", "required": True},
     "current": {"type": "list", "elements": "dict", "default": []},
+    "variables": {"type": "dict", "default": {}},
     "absent_nodes": {"type": "raw"},
     "vram_margin_mib": {"type": "raw"},
     "vram_context_mib": {"type": "raw"},
@@ -82,6 +84,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return result
 
     def _plan(self, arguments: dict[str, t.Any]) -> dict[str, t.Any]:
+        check_names(arguments["variables"])
         problem = build_problem(
             **{
                 name: arguments[name]

@@ -9,8 +9,9 @@ from __future__ import annotations
 import typing as t
 
 from ..plugin_utils._fleet import current_from_hostvars, fleet_from_hostvars
+from ..plugin_utils._variables import named
 
 
 class FilterModule:
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
-        return {"fleet": fleet_from_hostvars, "running": current_from_hostvars}
+        return {"fleet": fleet_from_hostvars, "named": named, "running": current_from_hostvars}

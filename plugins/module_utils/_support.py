@@ -21,12 +21,18 @@ Sources, as of mid-2026:
 from __future__ import annotations
 
 import re
+import typing as t
 from dataclasses import dataclass
 
 CUDA_V13 = "cuda_v13"
 CUDA_V12 = "cuda_v12"
 ROCM = "rocm_v7_2"
 VULKAN = "vulkan"
+# By vendor, what a release of Ollama brings.
+RUNNERS: t.Mapping[str, tuple[str, ...]] = {
+    "nvidia": (CUDA_V13, CUDA_V12, VULKAN),
+    "amd": (ROCM, VULKAN),
+}
 
 # (runner, lowest and highest compute capability, lowest major version of the driver), the preferred one first.
 CUDA_RUNNERS = (

@@ -14,9 +14,11 @@ import typing as t
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..module_utils._gpu.merge import VENDOR_NAMES
 from ..module_utils._gpu_table import lookup
+from ..module_utils._support import RUNNERS
 from ._catalog import VENDORS
-from ._validate import Findings, Reader, describe
+from ._validate import Findings, Reader, closest, describe
 
 FAMILIES = ("cuda", "rocm", "vulkan")
 DEFAULT_MARGIN_MIB = 1024
@@ -42,7 +44,6 @@ _GPU_KEYS = (
     "overhead_ms",
 )
 _SPEED_KEYS = ("efficiency", "overhead_ms")
-_RUNNER = re.compile(r"(?:cuda|rocm)(?:_v[0-9]+(?:_[0-9]+)*)?|vulkan")
 _ARCHITECTURE = re.compile(r"sm_[0-9]{2,3}[a-z]?|gfx[0-9a-f]{3,5}")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._/-]*")
 
@@ -211,7 +212,7 @@ def _card(raw: object, node: str, place: int, findings: Findings) -> Card:
     unknown = None if usable else ""
     vendor = reader.choice("vendor", VENDORS)
     name = reader.text("name", "Give the card's name, for example Tesla P40.", default=unknown)
-    backends = _backends(reader, required=usable)
+    backends = _backends(reader, vendor, required=usable)
     return Card(
         node=node,
         id=reader.text("id", "Give the card's UUID, else its PCI address.", pattern=_ID),
@@ -239,17 +240,18 @@ def _card(raw: object, node: str, place: int, findings: Findings) -> Card:
     )
 
 
-def _backends(reader: Reader, *, required: bool) -> tuple[str, ...]:
+def _backends(reader: Reader, vendor: str, *, required: bool) -> tuple[str, ...]:
     remedy = "Write a list of runners in order of preference, such as [cuda_v12, vulkan]."
     backends = reader.words("backends", remedy)
     if required and reader.values and not reader.has("backends"):
         reader.complain("backends", "is missing", remedy)
+    known = RUNNERS[vendor]
     for index, runner in enumerate(backends):
-        if not _RUNNER.fullmatch(runner):
+        if runner not in known:
             reader.complain(
                 f"backends[{index}]",
-                f"{describe(runner)} is not a runner",
-                "Write a folder of Ollama's engine: cuda_v12, cuda_v13, rocm_v7_2 or vulkan.",
+                f"{describe(runner)} is not a runner for {VENDOR_NAMES[vendor]} cards",
+                f"Write folders of Ollama's engine that serve them: {', '.join(known)}.{closest(runner, known)}",
             )
     return backends
 

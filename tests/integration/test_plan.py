@@ -173,6 +173,13 @@ def test_the_example_inventory(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_misspelt_variable_is_one_clear_error(small: Path) -> None:
+    run = plan(small, "-e", "sdai_vram_margin=2048")
+    assert run.code != 0
+    assert "is not a variable that is known here. Rename or remove it. Did you mean sdai_vram_margin_mib?" in run.words
+    assert "Traceback" not in run.output
+
+
 def test_a_reviewed_plan(small: Path) -> None:
     plan(small)
     reviewed = small.parent / "reviewed.json"

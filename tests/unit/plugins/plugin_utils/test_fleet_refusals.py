@@ -60,9 +60,21 @@ from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils.fleet_b
         ),
         pytest.param(
             {"cards": [card(backends=["cuda12"])]},
-            'sdai_gpus[0].backends[0] (host gpu1): "cuda12" is not a runner.',
-            "cuda_v12",
+            'sdai_gpus[0].backends[0] (host gpu1): "cuda12" is not a runner for NVIDIA cards.',
+            "Did you mean cuda_v12?",
             id="runner",
+        ),
+        pytest.param(
+            {"cards": [card(backends=["cuda_v12", "rocm_v7_2"])]},
+            'sdai_gpus[0].backends[1] (host gpu1): "rocm_v7_2" is not a runner for NVIDIA cards.',
+            "cuda_v13, cuda_v12, vulkan.",
+            id="ROCm on NVIDIA",
+        ),
+        pytest.param(
+            {"cards": [card(vendor="amd", architecture="gfx1100", backends=["cuda_v12"])]},
+            'sdai_gpus[0].backends[0] (host gpu1): "cuda_v12" is not a runner for AMD cards.',
+            "rocm_v7_2, vulkan.",
+            id="CUDA on AMD",
         ),
         pytest.param(
             {"cards": [card(name="Accelerator 9000", bandwidth_gbs=None)]},
