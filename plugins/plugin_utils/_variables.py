@@ -49,6 +49,7 @@ INVENTORY = (
 """What a user may set."""
 
 OURS = (
+    "sdai_batches",
     "sdai_catalog",
     "sdai_facts_address",
     "sdai_facts_gpus",
@@ -57,8 +58,10 @@ OURS = (
     "sdai_lock_host",
     "sdai_plan",
     "sdai_probes",
+    "sdai_statistics",
     "sdai_teardown_fault",
     "sdai_transition",
+    "sdai_waves",
 )
 """What the playbooks set themselves."""
 
