@@ -167,15 +167,13 @@ def transition(result: Line, hosts: dict[str, Said]) -> None:
 def model(words: str, replica: str, host: Said) -> None:
     """One of the things that ollama_model would do."""
     match words.split():
-        case ["pull", name]:
-            host.paths |= {f"{STORE}/manifests/{manifest(name)}": False, f"{STORE}/blobs": False}
-        case ["create", name]:
-            host.paths |= {f"{STORE}/manifests/{manifest(name)}": False, f"{STORE}/blobs": False}
+        case ["pull" | "create", name]:
+            host.paths[f"{STORE}/manifests/{manifest(name)}"] = False
         case ["write", "the", "manifest", "of", name]:
             private = f"{PRIVATE}/{replica}"
             host.paths |= {private: False, f"{private}/models/manifests/{manifest(name)}": False}
         case ["removed", _number, "blobs"]:
-            host.paths[f"{STORE}/blobs"] = False
+            pass
         case ["removed", path] if path.startswith("/"):
             host.paths[path] = True
         case ["removed", name]:

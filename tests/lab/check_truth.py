@@ -12,7 +12,8 @@ What is said comes from the results of tasks alone, what was done from the hosts
 its servers). Both are brought to the same grain:
 
   file      a file or directory, by path. What a tool writes as a whole is one item, see TREES: a virtual environment,
-            an unpacked release, the blobs of a store, a replica's private view without its manifests.
+            an unpacked release, a replica's private view without its manifests. A pull is its manifest: blobs follow
+            from the manifests that name them, and go an hour after the last of these, whenever that is noticed.
   package   one that is asked for. What it brings, its files and what it depends on, is its own affair.
   unit      enabled, disabled, started, stopped, restarted. A replica's watch and log come and go with the replica.
   user, group, replica (said by the transition, done by what runs), server (HAProxy's, with address and limit)
@@ -62,8 +63,6 @@ TREES = (
     (re.compile(r"(/opt/sdai/ollama/[0-9][^/]*)(/.*)?"), r"\1"),
     # what HAProxy did before the role came
     (re.compile(r"(/var/lib/sdai/haproxy)(/.*)?"), r"\1"),
-    # a pull, a create
-    (re.compile(r"(/var/lib/sdai/store/blobs)(/.*)?"), r"\1"),
     # a replica's private view; its manifests are items of their own
     (re.compile(r"(/var/lib/sdai/replicas/[^/]+)(/(?!models/manifests/).*|/models/manifests)?"), r"\1"),
 )
@@ -72,8 +71,10 @@ MANIFESTS = re.compile(r"(/var/lib/sdai/(?:store|replicas/[^/]+/models)/manifest
 MANIFEST_DEPTH = 4
 # What follows from something else that is compared.
 CONSEQUENCES = re.compile(
+    # of manifests
+    r"/var/lib/sdai/store/blobs(/.*)?"
     # of packages: all that dpkg keeps under /usr, and what their scripts make
-    r"/usr(/(?!local/).*)?|/etc/(alternatives|rc[0-6S]\.d)/.*|/etc/networks|/var/lib/haproxy/.*"
+    r"|/usr(/(?!local/).*)?|/etc/(alternatives|rc[0-6S]\.d)/.*|/etc/networks|/var/lib/haproxy/.*"
     # of users and groups, which are compared by name
     r"|/etc/(passwd|shadow|group|gshadow|subuid|subgid)"
     # of what runs: sockets, a server's key, the lock of a store, the tool's word on what it started with
