@@ -127,8 +127,8 @@ FAILURES = (
     Failure("HAProxy killed", _haproxy("kill --kill-whom=all --signal=KILL"), back_s=5, lossless=False,
             at_frontend=True),
     Failure("HAProxy restarted", _haproxy("restart"), back_s=5, lossless=False, at_frontend=True),
-    Failure("HAProxy reloaded", _haproxy("reload"), back_s=5, uncut=True, at_frontend=True),
-    Failure("apply killed", kill_apply, back_s=5, uncut=True, at_frontend=True),
+    Failure("HAProxy reloaded", _haproxy("reload"), back_s=20, uncut=True, at_frontend=True),
+    Failure("apply killed", kill_apply, back_s=20, uncut=True, at_frontend=True),
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -275,6 +276,22 @@ def test_sigterm_ends_it_with_its_engines_and_sigkill_orphans_them(server: lab.S
     assert server.stop() < 1
     lab.wait_for(lambda: not Path(f"/proc/{pid}/cmdline").exists(), "the engine's end")
     assert card.held() == {}
+
+
+def test_sigterm_cuts_connections_before_it_ends_engines(
+    start: Start, card: lab.Card, models: dict[str, bytes]
+) -> None:
+    """No 500 about an engine that ended: by that a proxy sees that the request may be given to another server."""
+    server = start(card, SDAI_LAB_SPEED="0.02")
+    server.create("tiny", models["tiny"], **PINNED)
+    load(server)
+    connection = server.connect()
+    body = {"model": "tiny", "prompt": "hello", "stream": False, "options": {"num_predict": 2000}}
+    connection.request("POST", "/api/generate", json.dumps(body))
+    lab.wait_for(lambda: "launch_slot_" in server.log.read_text(), "work")
+    server.stop()
+    with pytest.raises((ConnectionResetError, http.client.RemoteDisconnected)):
+        connection.getresponse()
 
 
 def test_sizes_and_start(server: lab.Server) -> None:

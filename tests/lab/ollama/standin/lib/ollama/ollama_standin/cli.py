@@ -81,6 +81,7 @@ def _serve(config: Config) -> int:
     scheduler = Scheduler(config)
 
     def stop(*_: object) -> None:
+        server.hang_up()
         scheduler.stop()
         download.terminated(config.port)
         os._exit(0)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import posixpath
 import socket
@@ -235,6 +236,7 @@ class Server(ThreadingHTTPServer):
         self.prefixes: list[tuple[str, dict[str, Endpoint]]] = []
         self.ready = threading.Event()
         self.log_lock = threading.Lock()
+        self.connections: set[socket.socket] = set()
         self.address_family = socket.AF_INET6 if ":" in config.address else socket.AF_INET
         super().__init__((config.address, config.port), Handler)
         config.port = self.server_address[1]
@@ -249,6 +251,21 @@ class Server(ThreadingHTTPServer):
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+    def get_request(self) -> tuple[socket.socket, t.Any]:
+        accepted = super().get_request()
+        self.connections.add(accepted[0])
+        return accepted
+
+    def shutdown_request(self, request: t.Any) -> None:
+        self.connections.discard(request)
+        super().shutdown_request(request)
+
+    def hang_up(self) -> None:
+        """The real server's end begins with this: no answer tells of engines that end after it."""
+        for connection in (self.socket, *self.connections.copy()):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def add(self, methods: str, path: str, endpoint: Endpoint) -> None:
         """A path that ends with "/:" takes the rest as an argument."""
