@@ -82,6 +82,12 @@ def _decide(problem: Problem, space: Space, options: Options, budget: Budget) ->
     full = Limits(tuple(model.replicas_max for model in space.models))
     with budget.capped(0.7):
         ideal = improve(fresh, full, greedy(fresh, full, frozenset()), budget)
+    # A search that was cut short may have left room that a minimum fits into, as the next run would see.
+    filled = greedy(fresh, full, ideal.solution.chosen)
+    if worth(fresh, filled) < worth(fresh, ideal.solution):
+        with budget.capped(0.3):
+            more = improve(fresh, full, filled, budget, NOTHING_MORE)
+        ideal = dataclasses.replace(more, objectives=_against(more.objectives, ideal.objectives))
     if not space.running:
         return ideal
     goal = adopt(fresh, ideal.solution, space)
