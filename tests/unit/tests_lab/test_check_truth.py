@@ -171,7 +171,7 @@ def test_replicas_and_units_are_seen_by_what_runs() -> None:
 
 
 def test_servers_are_those_of_the_configuration() -> None:
-    configuration = "backend a:1b\n    balance leastconn\n    server a--1 10.0.0.1:11500 maxconn 4\n"
+    configuration = "backend a:1b\n    balance leastconn\n    server a--1 10.0.0.1:11500 maxconn 4 tcp-ut 3s\n"
     words = line("template", {"dest": "/etc/haproxy/haproxy.cfg"}, diff=[{"before": "", "after": configuration}])
     page = "# pxname,svname,slim,addr\na:1b,a--1,4,10.0.0.1:11500\na:1b,BACKEND,,\nold,old--1,4,10.0.0.2:11500\n"
     before = host(["/etc/haproxy/haproxy.cfg"], servers=truth.servers(page))
