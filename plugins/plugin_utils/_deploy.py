@@ -53,23 +53,34 @@ def launch_parameters(
 
 
 def frontend_models(
-    replicas: Iterable[Values], running: Iterable[Values], addresses: Mapping[str, str], catalog: Values
+    replicas: Iterable[Values],
+    running: Iterable[Values],
+    addresses: Mapping[str, str],
+    catalog: Values,
+    planned: Iterable[Values] = (),
 ) -> list[dict[str, t.Any]]:
-    """The models to offer, by name, each with the servers that the plan gives it.
+    """The models to offer, by name, each with the servers that serve it now: ``replicas``.
 
     ``running`` is replica_facts' list: the digest and details that clients see are those of the store. A replica
-    that does not run yet (check mode) is described by the catalog.
+    that does not run yet (check mode) is described by the catalog. A model of ``planned`` replicas of which none
+    serves now is offered without servers: clients are told to come back, not that it is unknown.
     """
     facts = {str(entry["id"]): entry for entry in running}
     entries = _entries(catalog)
+    replicas = list(replicas)
+    serving = {replica["id"] for replica in replicas}
+    served = {replica["model"] for replica in replicas}
+    waiting = [replica for replica in planned if replica["model"] not in served]
     models: dict[str, dict[str, t.Any]] = {}
-    for replica in sorted(replicas, key=lambda replica: (replica["model"], replica["id"])):
+    for replica in sorted([*replicas, *waiting], key=lambda replica: (replica["model"], replica["id"])):
         fact = facts.get(replica["id"], {})
         model = models.setdefault(
             replica["model"],
             {"name": replica["model"], "context": replica["context"], "servers": []}
             | _presentation(fact, entries.get(same_name(replica["model"]), {})),
         )
+        if replica["id"] not in serving:
+            continue
         model["servers"].append(
             {
                 "id": replica["id"],

@@ -100,6 +100,13 @@ def test_frontends_get_one_entry_a_model_with_all_its_servers() -> None:
     assert (models[0]["digest"], models[0]["size"], models[0]["details"]) == ("ab" * 32, 7, {"family": "llama"})
 
 
+def test_a_planned_model_that_nothing_serves_now_keeps_its_place_without_servers() -> None:
+    serving = [replica("a--1")]
+    planned = [*serving, replica("a--2"), replica("b--1", model="other:latest")]
+    models = frontend_models(serving, [], {"gpu1": "10.0.0.1"}, CATALOG, planned)
+    assert [(model["name"], len(model["servers"])) for model in models] == [("llama3.1:8b", 1), ("other:latest", 0)]
+
+
 def test_a_replica_that_does_not_run_yet_is_described_by_the_catalog() -> None:
     (model,) = frontend_models([replica("a--1")], [], {"gpu1": "10.0.0.1"}, CATALOG)
     assert model["size"] == 49

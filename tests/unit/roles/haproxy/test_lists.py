@@ -52,6 +52,11 @@ def test_every_listed_model_is_served(frontend: Frontend) -> None:
         assert frontend.get(f"/v1/models/{entry['id']}").json == entry
 
 
+def test_a_model_that_nothing_serves_now_is_not_unknown(frontend: Frontend) -> None:
+    refused = frontend.post("/v1/chat/completions", {"model": "planned-only"})
+    assert (refused.status, refused.code, refused.headers["retry-after"]) == (503, "no_replica", "5")
+
+
 def test_openai_entry(frontend: Frontend) -> None:
     expected = {"id": "llama3.1:8b", "object": "model", "created": 1795454506, "owned_by": "library"}
     assert frontend.get("/v1/models/llama3.1:8b").json == expected | {"context_length": 8192}
