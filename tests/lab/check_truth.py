@@ -84,7 +84,7 @@ CONSEQUENCES = re.compile(
 )
 ENABLED = re.compile(r"/etc/systemd/system/[^/]+\.(?:wants|requires|upholds)(?:/(?P<unit>[^/]+))?")
 # They come and go with a replica's unit.
-COMPANIONS = re.compile(r"sdai-ollama-watch@.*|systemd-journald@sdai\..*")
+COMPANIONS = re.compile(r"sdai-ollama-watch@.*|systemd-journald(-varlink)?@sdai\..*")
 REPLICA = re.compile(r"/etc/sdai/replicas/(?P<id>[^/]+)\.json")
 
 
