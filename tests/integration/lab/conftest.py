@@ -13,6 +13,9 @@ import typing as t
 import pytest
 from lab_hosts import ADDRESSES, BIN, PLAN_FILE, ROOT, Host, Statistics, playbook
 
+if t.TYPE_CHECKING:
+    from lab_changes import Models
+
 
 @pytest.fixture(scope="session")
 def hosts() -> dict[str, Host]:
@@ -42,3 +45,15 @@ def plan() -> dict[str, t.Any]:
 @pytest.fixture(scope="session")
 def statistics() -> Statistics:
     return Statistics()
+
+
+@pytest.fixture(scope="session")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> t.Callable[[Models], list[str]]:
+    """Arguments for a playbook, to wish for these models instead of the inventory's."""
+
+    def write(models: Models) -> list[str]:
+        file = tmp_path_factory.mktemp("catalog") / "models.json"
+        file.write_text(json.dumps({"sdai_models": models}))
+        return ["-e", f"@{file}"]
+
+    return write

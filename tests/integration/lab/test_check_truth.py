@@ -12,7 +12,7 @@ import typing as t
 import check_truth as truth
 import pytest
 import yaml
-from lab_hosts import INVENTORY, ROOT, PlaybookRun, playbook
+from lab_hosts import INVENTORY, ROOT, PlaybookRun, only_long, playbook
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +49,7 @@ def with_other_models() -> list[str]:
     return ["-e", json.dumps({"sdai_models": [model for model in others if model["name"] != SERVED]})]
 
 
+@only_long
 @pytest.mark.timeout(900)
 def test_a_change_is_said_as_it_is_done(check: Callable[..., Path]) -> None:
     """A model added, and the context of another one changed; a plan moves what it wants besides."""

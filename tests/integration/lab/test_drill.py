@@ -15,10 +15,12 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from lab_hosts import API, BIN, ROOT, Host, Statistics, wait_for
+from lab_hosts import API, BIN, ROOT, Host, Statistics, only_long, wait_for
 
 if t.TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = only_long
 
 FAILURES = ("node killed", "node vanished", "server killed", "engine killed", "HAProxy killed")
 STARTS = 8

@@ -16,11 +16,13 @@ from contextlib import contextmanager
 
 import pytest
 import yaml
-from lab_hosts import BIN, INVENTORY, ROOT, Host, playbook, playbook_environment, wait_for
+from lab_hosts import BIN, INVENTORY, ROOT, Host, only_long, playbook, playbook_environment, wait_for
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+pytestmark = only_long
 
 MODEL = "llama3.2:1b"
 FOLDER = "/srv/sdai-test"

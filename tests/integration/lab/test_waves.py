@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import re
-import signal
-import subprocess
 import typing as t
-from pathlib import Path
 
 import pytest
-import yaml
+from lab_changes import BASE, Models, kill_at, starts, whole
 from lab_clients import Clients
-from lab_hosts import BIN, INVENTORY, PLAN_FILE, ROOT, Host, Statistics, playbook, playbook_environment
+from lab_hosts import PLAN_FILE, Host, Statistics, only_long, playbook
 
-Models = list[dict[str, t.Any]]
+pytestmark = only_long
 
-BASE: Models = yaml.safe_load((INVENTORY / "group_vars/all/models.yml").read_text())["sdai_models"]
 # The task at whose banner the run is killed, and what it leaves behind then.
 BOUNDARIES = {
     "replicas | Describe each to its node": "pulled, not described",
@@ -34,8 +29,6 @@ BOUNDARIES = {
     "retire | Remove its settings": "stopped, not removed",
     "retire | Remove its view of the model": "half removed",
 }
-LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
-KILLED_AT = list(BOUNDARIES) if LONG else ["start | Wait until each has proved itself"]
 
 
 def small(name: str) -> dict[str, t.Any]:
@@ -52,18 +45,6 @@ def changed(*more: dict[str, t.Any]) -> Models:
     return [*models, *more]
 
 
-@pytest.fixture
-def catalog(tmp_path: Path) -> t.Callable[[Models], list[str]]:
-    """Arguments for a playbook, to wish for these models instead of the inventory's."""
-
-    def write(models: Models) -> list[str]:
-        file = tmp_path / "models.json"
-        file.write_text(json.dumps({"sdai_models": models}))
-        return ["-e", f"@{file}"]
-
-    return write
-
-
 @pytest.fixture(scope="module", autouse=True)
 def base_again() -> t.Iterator[None]:
     """The inventory's own catalog on the lab when the module is done; the last test leaves it so if it passes."""
@@ -73,39 +54,6 @@ def base_again() -> t.Iterator[None]:
     }:
         run = playbook("aivailable.sdai.apply")
         assert run.code == 0, run.output
-
-
-def starts(gpu_hosts: list[Host]) -> dict[str, str]:
-    """What tells one start of each replica from another, by id."""
-    found = {}
-    for host in gpu_hosts:
-        units = {replica["unit"]: replica["id"] for replica in host.replicas()}
-        text = host.run(f"systemctl show -p Id,InvocationID -- {' '.join(units)}") if units else ""
-        for block in text.strip().split("\n\n"):
-            values = dict(line.split("=", 1) for line in block.splitlines())
-            found[units[values["Id"]]] = values["InvocationID"]
-    return found
-
-
-def whole(gpu_hosts: list[Host], statistics: Statistics) -> None:
-    """Plan, descriptions, views of models, units that run and start at boot, and HAProxy's servers name the same."""
-    planned: dict[str, set[str]] = {host.name: set() for host in gpu_hosts}
-    for replica in json.loads(PLAN_FILE.read_text())["replicas"]:
-        planned[replica["node"]].add(replica["id"])
-    for host in gpu_hosts:
-        views = set(host.run("ls /var/lib/sdai/replicas").split())
-        units = host.run("systemctl list-units --state=active --plain --no-legend 'sdai-ollama@*'")
-        wanted = host.run("ls /etc/systemd/system/multi-user.target.wants | grep '^sdai-ollama@'; true")
-        settings = host.run("ls -d /etc/systemd/system/sdai-ollama@*.d; ls /etc/sdai/replicas/*.env")
-        assert {replica["id"] for replica in host.replicas()} == planned[host.name]
-        assert views == planned[host.name]
-        for text in (units, wanted):
-            assert set(re.findall(r"sdai-ollama@(\S+)\.service", text)) == planned[host.name]
-        assert set(re.findall(r"sdai-ollama@(\S+)\.service\.d", settings)) == planned[host.name]
-        assert set(re.findall(r"replicas/(\S+)\.env", settings)) == planned[host.name]
-    states = statistics.states()
-    assert set(states) == set().union(*planned.values())
-    assert set(states.values()) == {"UP"}
 
 
 def test_only_what_must_move_moves(
@@ -158,29 +106,7 @@ def test_a_failing_start_leaves_the_service_as_it_was(
     assert not host.pids("sdai-ollama@broken-1b--1.service")
 
 
-def kill_at(task: str, arguments: list[str]) -> None:
-    """Run apply and kill it, with all that it started here, when it shows the banner of this task."""
-    command = [str(BIN / "ansible-playbook"), "aivailable.sdai.apply", "-i", str(INVENTORY), *arguments]
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=playbook_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as run:
-        seen = []
-        for line in t.cast("t.IO[str]", run.stdout):
-            seen.append(line)
-            if line.startswith("TASK [") and line.split("]")[0].endswith(task):
-                os.killpg(run.pid, signal.SIGKILL)
-                break
-        else:
-            pytest.fail(f"never reached: {task}\n{''.join(seen)}")
-
-
-@pytest.mark.parametrize("task", KILLED_AT)
+@pytest.mark.parametrize("task", BOUNDARIES)
 def test_a_killed_run_is_picked_up(
     gpu_hosts: list[Host], statistics: Statistics, catalog: t.Callable[[Models], list[str]], task: str
 ) -> None:
@@ -194,7 +120,7 @@ def test_a_killed_run_is_picked_up(
         host.run("rm -f /run/sdai/replicas/llama3.1-8b--*/settings.sum")
     there = {replica["model"] for replica in json.loads(PLAN_FILE.read_text())["replicas"]}
     base = {model["name"] for model in BASE}
-    target = BASE if there - base or not LONG else changed(small("helper:1b"))
+    target = BASE if there - base else changed(small("helper:1b"))
     with Clients(there, leaving=there - base) as clients:
         kill_at(task, catalog(target))
         run = playbook("aivailable.sdai.apply", *catalog(target))

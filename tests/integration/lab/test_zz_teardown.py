@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 import snapshot
-from lab_hosts import ADDRESSES, BIN, ROOT, Host, PlaybookRun, playbook
+from lab_hosts import ADDRESSES, BIN, ROOT, Host, PlaybookRun, only_long, playbook
+
+pytestmark = only_long
 
 STORE = "/var/lib/sdai/store"
 REMOVE = ("aivailable.sdai.teardown", "-e", "sdai_teardown=true")
