@@ -53,7 +53,7 @@ test: venv ## everything that CI runs
 	@tests/tools/system-packages lab
 	@$(BIN)/python tests/tools/run_tests.py
 
-test-long: venv ## the same tests with full counts
+test-long: venv ## the same tests with full counts, and the lab tests that take minutes each
 	@tests/tools/system-packages lab
 	@HYPOTHESIS_PROFILE=long $(BIN)/python tests/tools/run_tests.py
 
