@@ -70,7 +70,6 @@ class Replica:
         self.ps_status = 200
         self.requests: list[Request] = []
         self.running = 0
-        self.most_running = 0
         self.lock = threading.Lock()
         self.behave: t.Callable[[BaseHTTPRequestHandler, Request], None] = answer
         replica = self
@@ -90,7 +89,6 @@ class Replica:
                 with replica.lock:
                     replica.requests.append(request)
                     replica.running += 1
-                    replica.most_running = max(replica.most_running, replica.running)
                 try:
                     replica.behave(self, request)
                 except OSError:
@@ -283,14 +281,21 @@ class Frontend:
                 got += piece
             return got
 
-    def servers(self) -> dict[str, dict[str, str]]:
-        """The rows of the statistics page, by server."""
+    def statistics(self) -> list[dict[str, str]]:
+        """The rows of the statistics page."""
         connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=5)
         connection.request("GET", "/;csv")
         text = connection.getresponse().read().decode().lstrip("# ")
         connection.close()
-        rows = csv.DictReader(text.splitlines())
-        return {row["svname"]: row for row in rows if row["svname"] not in ("FRONTEND", "BACKEND")}
+        return list(csv.DictReader(text.splitlines()))
+
+    def servers(self) -> dict[str, dict[str, str]]:
+        """The rows of the statistics page, by server."""
+        return {row["svname"]: row for row in self.statistics() if row["svname"] not in ("FRONTEND", "BACKEND")}
+
+    def waiting(self) -> int:
+        """Requests that wait for a place at any replica of their model."""
+        return sum(int(row["qcur"]) for row in self.statistics() if row["svname"] == "BACKEND")
 
     def state(self, server: str) -> str:
         """UP, DOWN, or "" while its first check is still to come."""

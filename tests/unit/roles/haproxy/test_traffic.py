@@ -180,17 +180,22 @@ def test_one_of_two_replicas_killed_under_24_clients(frontend: Frontend) -> None
 
 
 def test_requests_beyond_parallel_wait_in_the_frontend(frontend: Frontend) -> None:
-    replicas = [Replica(), Replica()]
+    replicas, free = [Replica(), Replica()], threading.Event()
 
     def behave(handler: BaseHTTPRequestHandler, _: Request) -> None:
-        time.sleep(0.05)
+        assert free.wait(10)
         reply(handler, 200, b"{}")
 
     for replica in replicas:
         replica.behave = behave
     begin(frontend, *replicas, parallel=2)
-    assert [future.result().status for future in chats(frontend, 16)] == [200] * 16
-    assert [replica.most_running for replica in replicas] == [2, 2]
+    waiting = chats(frontend, 16)
+    first = next(waiting)
+    # All sixteen have come in, and no replica has been given more than its two.
+    wait_for(lambda: frontend.waiting() == 12)
+    assert [len(replica.requests) for replica in replicas] == [2, 2]
+    free.set()
+    assert [future.result().status for future in (first, *waiting)] == [200] * 16
 
 
 def test_waiting_too_long_is_503_with_retry_after(frontend: Frontend) -> None:
