@@ -162,7 +162,10 @@ def test_infeasible_ends_well_with_reasons(small: Path) -> None:
 
 
 def test_the_example_inventory(tmp_path: Path) -> None:
-    """It is what a newcomer runs first: no warning, every kind of card, one model that does not fit."""
+    """It is what a newcomer runs first: no warning, every kind of card, one model that does not fit.
+
+    What README.md shows of it, line by line with its cuts, is what it prints.
+    """
     run = plan(EXAMPLE, "-e", f"sdai_plan_dir={tmp_path}")
     assert run.code == 0, run.output
     assert "WARNING" not in run.output
@@ -171,6 +174,11 @@ def test_the_example_inventory(tmp_path: Path) -> None:
     assert {replica["model"] for replica in json.loads((tmp_path / "plan.json").read_text())["replicas"]} == {
         "llama3.1:8b", "gemma3:4b", "qwen2.5:14b", "qwen3:30b", "llama3.3:70b",
     }  # fmt: skip
+    (shown,) = re.findall(r"^```\n(PLAN .*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+    rest = run.output
+    for part in shown.split("…\n"):
+        _before, found, rest = rest.partition(f"\n{part}")
+        assert found, f"{part} is not in the output, or not after what README.md has before it:\n{run.output}"
 
 
 def test_a_misspelt_variable_is_one_clear_error(small: Path) -> None:

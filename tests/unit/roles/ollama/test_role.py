@@ -202,15 +202,3 @@ def test_tool_is_whole() -> None:
         todo |= imported(Path(path)) - seen
     assert seen <= copied
     assert {path for path in copied - seen if "/_gpu/" not in path} == set()
-
-
-@pytest.mark.parametrize("role", ["ollama", "gpu_node"])
-def test_each_variable_has_a_default_and_a_description(role: str) -> None:
-    folder = ROOT / "roles" / role
-    specs = yaml.safe_load((folder / "meta/argument_specs.yml").read_text())["argument_specs"]
-    defaults = yaml.safe_load((folder / "defaults/main.yml").read_text())
-    options = specs["main"]["options"]
-    assert {name: option["default"] for name, option in options.items()} == defaults
-    for entry in specs.values():
-        assert entry["options"].items() <= {**options, **entry["options"]}.items()
-        assert set(entry["options"]) <= set(defaults)
