@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import typing as t
 
@@ -14,6 +15,9 @@ import pytest
 from lab_hosts import ADDRESSES, BIN, PLAN_FILE, ROOT, Host, Statistics, playbook
 
 if t.TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from lab_changes import Models
 
 
@@ -29,7 +33,9 @@ def gpu_hosts(hosts: dict[str, Host]) -> list[Host]:
 
 @pytest.fixture(scope="session", autouse=True)
 def site() -> None:
-    """The lab up and the site deployed; quick where both are so already."""
+    """The lab up and the site deployed, unless the run of all tests has just done it (tests/tools/run_tests.py)."""
+    if os.environ.get("SDAI_LAB_IS_DEPLOYED"):
+        return
     up = subprocess.run([str(BIN / "python"), str(ROOT / "tests/lab/lab.py"), "up"], cwd=ROOT, check=False)
     assert up.returncode == 0, "the lab did not start: see above"
     run = playbook("aivailable.sdai.site")
@@ -48,7 +54,7 @@ def statistics() -> Statistics:
 
 
 @pytest.fixture(scope="session")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> t.Callable[[Models], list[str]]:
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Models], list[str]]:
     """Arguments for a playbook, to wish for these models instead of the inventory's."""
 
     def write(models: Models) -> list[str]:
@@ -57,3 +63,20 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> t.Callable[[Models], li
         return ["-e", f"@{file}"]
 
     return write
+
+
+@pytest.fixture
+def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Runs a playbook in check mode; the file of its results."""
+
+    def run(name: str, *arguments: str) -> Path:
+        results = tmp_path / "check.jsonl"
+        with monkeypatch.context() as patched:
+            patched.setenv("ANSIBLE_CALLBACK_PLUGINS", str(ROOT / "tests/lab/callbacks"))
+            patched.setenv("ANSIBLE_CALLBACKS_ENABLED", "sdai_results")
+            patched.setenv("SDAI_RESULTS", str(results))
+            done = playbook(name, "--check", "--diff", *arguments)
+        assert done.code == 0, done.output
+        return results
+
+    return run

@@ -55,9 +55,9 @@ def whole(gpu_hosts: list[Host], statistics: Statistics) -> None:
     assert set(states.values()) == {"UP"}
 
 
-def kill_at(task: str, arguments: list[str], *, time: int = 1) -> None:
-    """Run apply and kill it, with all that it started here, when it shows the banner of this task, the n-th time."""
-    command = [str(BIN / "ansible-playbook"), "aivailable.sdai.apply", "-i", str(INVENTORY), *arguments]
+def kill_at(task: str, arguments: list[str], *, time: int = 1, name: str = "aivailable.sdai.apply") -> None:
+    """Run a playbook and kill it, with all that it started here, when it shows this task's banner, the n-th time."""
+    command = [str(BIN / "ansible-playbook"), name, "-i", str(INVENTORY), *arguments]
     with subprocess.Popen(
         command,
         cwd=ROOT,

@@ -53,9 +53,9 @@ def playbook_environment() -> dict[str, str]:
     }
 
 
-def playbook(name: str, *arguments: str) -> PlaybookRun:
+def playbook(name: str, *arguments: str, inventory: Path = INVENTORY) -> PlaybookRun:
     done = subprocess.run(
-        [str(BIN / "ansible-playbook"), name, "-i", str(INVENTORY), *arguments],
+        [str(BIN / "ansible-playbook"), name, "-i", str(inventory), *arguments],
         cwd=ROOT,
         env=playbook_environment(),
         capture_output=True,

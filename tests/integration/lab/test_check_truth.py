@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A check run says what the real run does, no less and no more. The first run is compared by molecule's scenario."""
+"""A check run says what the real run does, no less and no more.
+
+The first run is compared by molecule's scenario, and a change that was killed on its way by test_waves.py.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import typing as t
 import check_truth as truth
 import pytest
 import yaml
-from lab_hosts import INVENTORY, ROOT, PlaybookRun, only_long, playbook
+from lab_hosts import INVENTORY, PlaybookRun, only_long, playbook
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,21 +23,6 @@ if t.TYPE_CHECKING:
 
 SERVED = "llama3.2:1b"
 CHANGED = "qwen3:8b"
-
-
-@pytest.fixture
-def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Runs a playbook in check mode; the file of its results."""
-
-    def run(name: str, *arguments: str) -> Path:
-        results = tmp_path / "check.jsonl"
-        monkeypatch.setenv("ANSIBLE_CALLBACK_PLUGINS", str(ROOT / "tests/lab/callbacks"))
-        monkeypatch.setenv("ANSIBLE_CALLBACKS_ENABLED", "sdai_results")
-        monkeypatch.setenv("SDAI_RESULTS", str(results))
-        well(playbook(name, "--check", "--diff", *arguments))
-        return results
-
-    return run
 
 
 def well(run: PlaybookRun) -> PlaybookRun:

@@ -20,8 +20,6 @@ from lab_hosts import API, BIN, ROOT, Host, Statistics, only_long, wait_for
 if t.TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = only_long
-
 FAILURES = ("node killed", "node vanished", "server killed", "engine killed", "HAProxy killed")
 STARTS = 8
 # Fewer than the two replicas have slots, and mostly idle: so are the frontend's connections to the replicas.
@@ -71,6 +69,7 @@ def test_all_is_as_before(rounds: dict[str, dict[str, t.Any]], statistics: Stati
     assert set(statistics.states().values()) == {"UP"}
 
 
+@only_long
 def test_requests_over_idle_connections_are_not_lost_with_the_node(
     plan: dict[str, t.Any], statistics: Statistics
 ) -> None:
@@ -117,6 +116,7 @@ def reused(statistics: Statistics) -> int:
     return sum(int(row["reuse"] or 0) for row in statistics.rows())
 
 
+@only_long
 def test_haproxy_is_started_again_however_often_it_ends(hosts: dict[str, Host]) -> None:
     """By default systemd leaves a unit for dead that ended five times in ten seconds."""
     for _ in range(STARTS):

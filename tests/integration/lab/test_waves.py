@@ -11,12 +11,14 @@ import json
 import re
 import typing as t
 
+import check_truth
 import pytest
 from lab_changes import BASE, Models, kill_at, starts, whole
 from lab_clients import Clients
 from lab_hosts import PLAN_FILE, Host, Statistics, only_long, playbook
 
-pytestmark = only_long
+if t.TYPE_CHECKING:
+    from pathlib import Path
 
 # The task at whose banner the run is killed, and what it leaves behind then.
 BOUNDARIES = {
@@ -45,17 +47,14 @@ def changed(*more: dict[str, t.Any]) -> Models:
     return [*models, *more]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def base_again() -> t.Iterator[None]:
-    """The inventory's own catalog on the lab when the module is done; the last test leaves it so if it passes."""
-    yield
-    if {replica["model"] for replica in json.loads(PLAN_FILE.read_text())["replicas"]} - {
-        model["name"] for model in BASE
-    }:
-        run = playbook("aivailable.sdai.apply")
-        assert run.code == 0, run.output
+def the_other() -> tuple[set[str], set[str], Models]:
+    """Of the two catalogs the one that is not deployed; and which models are, and which of them will leave."""
+    there = {replica["model"] for replica in json.loads(PLAN_FILE.read_text())["replicas"]}
+    leaving = there - {model["name"] for model in BASE}
+    return there, leaving, BASE if leaving else changed(small("helper:1b"))
 
 
+@only_long
 def test_only_what_must_move_moves(
     gpu_hosts: list[Host], statistics: Statistics, catalog: t.Callable[[Models], list[str]]
 ) -> None:
@@ -79,6 +78,7 @@ def test_only_what_must_move_moves(
     whole(gpu_hosts, statistics)
 
 
+@only_long
 def test_a_failing_start_leaves_the_service_as_it_was(
     gpu_hosts: list[Host], statistics: Statistics, catalog: t.Callable[[Models], list[str]]
 ) -> None:
@@ -106,6 +106,7 @@ def test_a_failing_start_leaves_the_service_as_it_was(
     assert not host.pids("sdai-ollama@broken-1b--1.service")
 
 
+@only_long
 @pytest.mark.parametrize("task", BOUNDARIES)
 def test_a_killed_run_is_picked_up(
     gpu_hosts: list[Host], statistics: Statistics, catalog: t.Callable[[Models], list[str]], task: str
@@ -118,10 +119,8 @@ def test_a_killed_run_is_picked_up(
     assert len(old) == 2
     for host in gpu_hosts:
         host.run("rm -f /run/sdai/replicas/llama3.1-8b--*/settings.sum")
-    there = {replica["model"] for replica in json.loads(PLAN_FILE.read_text())["replicas"]}
-    base = {model["name"] for model in BASE}
-    target = BASE if there - base else changed(small("helper:1b"))
-    with Clients(there, leaving=there - base) as clients:
+    there, leaving, target = the_other()
+    with Clients(there, leaving=leaving) as clients:
         kill_at(task, catalog(target))
         run = playbook("aivailable.sdai.apply", *catalog(target))
     assert run.code == 0, run.output
@@ -130,3 +129,39 @@ def test_a_killed_run_is_picked_up(
     new = starts(gpu_hosts)
     assert not [replica for replica in old if new[replica] == old[replica]], "a replica was not started anew"
     whole(gpu_hosts, statistics)
+
+
+def test_a_check_run_says_what_a_killed_run_and_the_next_one_do(
+    gpu_hosts: list[Host],
+    statistics: Statistics,
+    catalog: t.Callable[[Models], list[str]],
+    check: t.Callable[..., Path],
+) -> None:
+    """Killed when old and new replicas are routed to; what both runs did together is what the check run said."""
+    there, leaving, target = the_other()
+    before, old = check_truth.states(), starts(gpu_hosts)
+    results = check("aivailable.sdai.apply", *catalog(target))
+    with Clients(there, leaving=leaving) as clients:
+        kill_at("Route away from them", catalog(target))
+        run = playbook("aivailable.sdai.apply", *catalog(target))
+    assert run.code == 0, run.output
+    assert clients.faults == []
+    new = starts(gpu_hosts)
+    moved = {"qwen3-8b", "llama3.2-1b", "helper-1b"}
+    assert {replica.rpartition("--")[0] for replica, _start in old.items() ^ new.items()} == moved
+    whole(gpu_hosts, statistics)
+    after = check_truth.states()
+    assert check_truth.compared(results, before, after) == []
+    # The sets are not equal because they are empty.
+    done = {item for host in before for item in check_truth.done(before[host], after[host])}
+    for kind, verb in (
+        ("file", "created"),
+        ("file", "removed"),
+        ("unit", "started"),
+        ("unit", "stopped"),
+        ("replica", "created"),
+        ("replica", "removed"),
+        ("server", "created"),
+        ("server", "removed"),
+    ):
+        assert [item for item in done if (item[0], item[2]) == (kind, verb)], f"no {kind} {verb}"

@@ -16,11 +16,19 @@ from pathlib import Path
 
 import pytest
 import snapshot
-from lab_hosts import ADDRESSES, BIN, ROOT, Host, PlaybookRun, only_long, playbook
-
-pytestmark = only_long
+import yaml
+from lab_changes import kill_at, starts, whole
+from lab_hosts import ADDRESSES, BIN, INVENTORY, ROOT, Host, PlaybookRun, Statistics, only_long, playbook, wait_for
 
 STORE = "/var/lib/sdai/store"
+# Where a teardown is killed, one after the other.
+TEARDOWN_TASKS = (
+    "absent | Stop watches, replicas, store server and firewall",
+    "absent | Let systemd forget the units",
+    "absent | Stop HAProxy",
+    "absent | Remove the packages that the role installed",
+)
+THEIRS = "defaults\n timeout client 5s\nfrontend theirs\n mode http\n bind 127.0.0.1:9999\n monitor-uri /there\n"
 REMOVE = ("aivailable.sdai.teardown", "-e", "sdai_teardown=true")
 
 
@@ -80,6 +88,28 @@ def test_a_node_that_is_away_on_purpose_is_no_stranger(tmp_path: Path):
     assert "no host of the inventory" not in run.output
 
 
+@only_long
+def test_a_host_that_left_the_inventory_serves_no_longer(
+    tmp_path: Path, hosts: dict[str, Host], gpu_hosts: list[Host], statistics: Statistics
+):
+    """A real run without gpu2: no frontend routes there any more. Back in the inventory, it is taken as it runs."""
+    before = starts(gpu_hosts)
+    inventory = yaml.safe_load((INVENTORY / "hosts.yml").read_text())
+    del inventory["lab"]["children"]["gpu_nodes"]["hosts"]["gpu2"]
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
+    (tmp_path / "group_vars").symlink_to(INVENTORY / "group_vars")
+    run = playbook("aivailable.sdai.apply", inventory=tmp_path)
+    assert run.code == 0, run.output
+    assert "They still run there" in run.output.replace("\n", " ")
+    assert set(statistics.states()) == {replica["id"] for replica in hosts["gpu1"].replicas()}
+    theirs = starts([hosts["gpu2"]])
+    assert theirs
+    assert theirs == {replica: start for replica, start in before.items() if replica in theirs}
+    run = playbook("aivailable.sdai.apply")
+    assert run.code == 0, run.output
+    whole(gpu_hosts, statistics)
+
+
 def test_units_that_nothing_describes_are_removed(tmp_path: Path, hosts: dict[str, Host]):
     """As somebody leaves them who deletes files by hand."""
     gpu1 = hosts["gpu1"]
@@ -124,6 +154,25 @@ def test_only_the_models_are_left(bare: dict[str, snapshot.Snapshot], gpu_hosts:
         assert host.run("find /var/log/journal /run/log/journal -name '*.sdai' 2>/dev/null; true") == ""
 
 
+@only_long
+def test_a_kept_store_is_used_again_and_a_killed_teardown_is_ended(
+    bare: dict[str, snapshot.Snapshot], gpu_hosts: list[Host], statistics: Statistics
+):
+    """Nothing is downloaded twice; and wherever a teardown ended, the next one goes on."""
+    inodes = "find /var/lib/sdai/store/blobs -type f -printf '%f %i\\n' | sort"
+    kept = {host.name: set(host.run(inodes).splitlines()) for host in gpu_hosts}
+    run = playbook("aivailable.sdai.site")
+    assert run.code == 0, run.output
+    whole(gpu_hosts, statistics)
+    for host in gpu_hosts:
+        assert kept[host.name] <= set(host.run(inodes).splitlines()), f"{host.name} fetched a model again"
+    for task in TEARDOWN_TASKS:
+        kill_at(task, list(REMOVE[1:]), name=REMOVE[0])
+    run = playbook(*REMOVE)
+    assert run.code == 0, run.output
+    assert {name: rest for name, found in leftovers(bare, *bare).items() if (rest := without_models(found))} == {}
+
+
 def test_a_node_that_is_away_is_reported_and_removed_later(bare: dict[str, snapshot.Snapshot]):
     lab("kill", "gpu2")
     run = playbook(*REMOVE, "-e", "sdai_purge_models=true")
@@ -136,3 +185,29 @@ def test_a_node_that_is_away_is_reported_and_removed_later(bare: dict[str, snaps
     run = playbook(*REMOVE, "-e", "sdai_purge_models=true", "--limit", "gpu2")
     assert run.code == 0, run.output
     assert leftovers(bare, "gpu2") == {}
+
+
+@only_long
+def test_a_haproxy_that_was_there_before_runs_as_before(
+    tmp_path: Path, hosts: dict[str, Host], bare: dict[str, snapshot.Snapshot]
+):
+    """Its configuration, its state and its package are somebody else's."""
+    frontend = hosts["frontend1"]
+    frontend.run("DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends haproxy")
+    try:
+        frontend.run(f"printf '{THEIRS}' > /etc/haproxy/haproxy.cfg && systemctl restart haproxy")
+        before = snapshot.snapshot("frontend1")
+        role = {"name": "aivailable.sdai.haproxy"}
+        run = play(tmp_path, "frontends", {"ansible.builtin.include_role": role}, haproxy_models=[])
+        assert run.code == 0, run.output
+        asked = "curl -s -m 2 -o /dev/null -w '%{http_code}' http://127.0.0.1:9999/there; true"
+        assert frontend.run(asked) == "000"
+        run = play(tmp_path, "frontends", {"ansible.builtin.include_role": {**role, "tasks_from": "absent"}})
+        assert run.code == 0, run.output
+        wait_for("their frontend", lambda: frontend.run(asked) == "200", seconds=10, every=0.5)
+        assert "haproxy stays installed on frontend1" in run.output
+        found = snapshot.difference(before, snapshot.snapshot("frontend1"))
+        assert found == {}
+    finally:
+        frontend.run("apt-get purge --yes --autoremove haproxy; rm -rf /etc/haproxy /var/lib/haproxy /run/haproxy")
+    assert leftovers(bare, "frontend1") == {}

@@ -10,7 +10,6 @@ import http.client
 import json
 import socket
 import threading
-import time
 import typing as t
 from concurrent.futures import Future, ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
