@@ -95,7 +95,13 @@ def driver_remedy(vendor: str, architecture: str) -> str:
     if vendor == "amd":
         return "load the kernel module amdgpu with its firmware (package firmware-amd-graphics or linux-firmware)"
     capability = _capability(architecture)
-    if UNKNOWN < capability < NEWEST_NEEDS:
+    if capability == UNKNOWN:
+        # A node has one driver: another one may cost it the cards that work.
+        return (
+            "look up what it is (lspci -nn) and install the NVIDIA driver that serves it, "
+            "if that one serves the node's other cards too"
+        )
+    if capability < NEWEST_NEEDS:
         return "install NVIDIA driver 570 or 580: later ones do not serve this card"
     return "install NVIDIA driver 580 or later"
 

@@ -98,8 +98,11 @@ def _undriven(index: int, pci: PciCard, report: Report) -> Gpu:
     architecture = card.architecture if card else ""
     # Asked with a driver newer than any: what is refused even so has no driver that would help.
     support = runners(pci.vendor, architecture, NEWEST_DRIVER)
-    if support.backends or not architecture:
-        support = Support((), _silence(pci, report), driver_remedy(pci.vendor, architecture))
+    if support.backends or card is None:
+        reason = _silence(pci, report)
+        if card is None:
+            reason = f"it is not in the table of known cards, and {reason}"
+        support = Support((), reason, driver_remedy(pci.vendor, architecture))
     return Gpu(
         id=pci.address,
         index=index,
