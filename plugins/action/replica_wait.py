@@ -37,7 +37,6 @@ class ActionModule(ActionBase):
         begun = time.monotonic()
         keeper = LockKeeper(self, task_vars)
         while True:
-            keeper.tick()
             spent = time.monotonic() - begun
             left = max(0, round(arguments["timeout"] - spent))
             waiting = [each for each in arguments["ids"] if each not in done]
@@ -57,6 +56,7 @@ class ActionModule(ActionBase):
             if len(done) == len(arguments["ids"]):
                 result.update(changed=False, replicas=[done[each] for each in arguments["ids"]])
                 break
+            keeper.tick()
         self._remove_tmp_path(self._connection._shell.tmpdir)
         return result
 

@@ -97,7 +97,7 @@ class ActionModule(ActionBase):
 def _refusal(lock: Lock) -> str:
     return (
         f"Another run changes this fleet: {lock}. Wait until it has ended. "
-        "If you know that it is dead, break its lock: -e sdai_break_lock=true"
+        "If you know that it is dead or has failed, break its lock: -e sdai_break_lock=true"
     )
 
 

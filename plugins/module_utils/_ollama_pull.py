@@ -136,7 +136,7 @@ def check_space(name: Name, need: int, free: int) -> None:
         gib = 1024.0**3
         raise StoreError(
             f"no room for {name}: {need / gib:.2f} GiB are to be pulled, {free / gib:.2f} GiB are free",
-            "Free space below /var/lib/sdai/store, retire models with ollama_prune, or mount a larger disk there",
+            "Free space on the disk of /var/lib/sdai/store, or mount a larger one there",
         )
 
 

@@ -62,7 +62,8 @@ def frontend_models(
     """The models to offer, by name, each with the servers that serve it now: ``replicas``.
 
     ``running`` is replica_facts' list: the digest and details that clients see are those of the store. A replica
-    that does not run yet (check mode) is described by the catalog. A model of ``planned`` replicas of which none
+    that does not run yet (check mode) is described by the catalog. While a model's context changes, its replicas
+    have the old one or the new one, and it is offered with the smaller. A model of ``planned`` replicas of which none
     serves now is offered without servers: clients are told to come back, not that it is unknown.
     """
     facts = {str(entry["id"]): entry for entry in running}
@@ -81,12 +82,14 @@ def frontend_models(
         )
         if replica["id"] not in serving:
             continue
+        model["context"] = min(model["context"], replica["context"])
         model["servers"].append(
             {
                 "id": replica["id"],
                 "address": addresses[replica["node"]],
                 "port": replica["port"],
                 "parallel": replica["parallel"],
+                "context": replica["context"],
             }
         )
     return list(models.values())

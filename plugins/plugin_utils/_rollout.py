@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import io
 import typing as t
+from collections import Counter
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -68,14 +69,18 @@ def restart_batches(running: Iterable[Values], stale: Mapping[str, Sequence[str]
                 break
         else:
             batches.append([replica])
-    count = {model: sum(1 for each in running if each["model"] == model) for model in {r["model"] for r in running}}
+    serving = Counter(replica["model"] for replica in running if replica["state"] == "active")
     return [
         {
             "start": [replica["id"] for replica in batch],
             "stop": _by_node((replica["id"], replica["node"]) for replica in batch),
             "lines": [
                 f"restart {replica['id']} on {replica['node']}: its settings changed"
-                + (f"; GAP: no other replica serves {replica['model']}" if count[replica["model"]] == 1 else "")
+                + (
+                    f"; GAP: no other replica serves {replica['model']}"
+                    if serving[replica["model"]] <= (replica["state"] == "active")
+                    else ""
+                )
                 for replica in batch
             ],
         }
@@ -148,13 +153,16 @@ def _text(start: Values, node: str) -> str:
 def servers_down(statistics: str, ids: Iterable[str]) -> list[dict[str, str]]:
     """Of these replicas those that HAProxy does not find up, by its statistics as CSV."""
     rows = {row["svname"]: row for row in csv.DictReader(io.StringIO(statistics.lstrip("# "))) if row.get("svname")}
+    if not rows:
+        return [{"id": replica, "text": "its HAProxy's statistics page does not answer"} for replica in ids]
     found = []
     for replica in ids:
         row = rows.get(replica)
         if row is None:
             found.append({"id": replica, "text": "its HAProxy does not route to it"})
-        elif not row["status"].startswith("UP"):
-            said = f"{row.get('check_status', '')} {row.get('last_chk', '')}".strip()
+        # After a reload HAProxy calls UP what it has not checked yet.
+        elif not row["status"].startswith("UP") or "INI" in row["check_status"]:
+            said = f"{row['check_status']} {row.get('last_chk', '')}".strip()
             found.append({"id": replica, "text": f"HAProxy says {row['status']} ({said})"})
     return found
 

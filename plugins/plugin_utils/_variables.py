@@ -55,6 +55,7 @@ OURS = (
     "sdai_facts_gpus",
     "sdai_facts_replicas",
     "sdai_facts_routes",
+    "sdai_failures",
     "sdai_lock_host",
     "sdai_plan",
     "sdai_probes",

@@ -94,8 +94,8 @@ def test_frontends_get_one_entry_a_model_with_all_its_servers() -> None:
     )
     assert [(model["name"], model["context"]) for model in models] == [("llama3.1:8b", 8192), ("other:latest", 8192)]
     assert models[0]["servers"] == [
-        {"id": "a--1", "address": "10.0.0.1", "port": 11500, "parallel": 4},
-        {"id": "a--2", "address": "10.0.0.2", "port": 11501, "parallel": 4},
+        {"id": "a--1", "address": "10.0.0.1", "port": 11500, "parallel": 4, "context": 8192},
+        {"id": "a--2", "address": "10.0.0.2", "port": 11501, "parallel": 4, "context": 8192},
     ]
     assert (models[0]["digest"], models[0]["size"], models[0]["details"]) == ("ab" * 32, 7, {"family": "llama"})
 
@@ -105,6 +105,15 @@ def test_a_planned_model_that_nothing_serves_now_keeps_its_place_without_servers
     planned = [*serving, replica("a--2"), replica("b--1", model="other:latest")]
     models = frontend_models(serving, [], {"gpu1": "10.0.0.1"}, CATALOG, planned)
     assert [(model["name"], len(model["servers"])) for model in models] == [("llama3.1:8b", 1), ("other:latest", 0)]
+
+
+def test_while_a_context_changes_the_smaller_one_is_promised() -> None:
+    """The servers keep their own: the frontend's health check goes by it."""
+    replicas = [replica("a--1"), replica("a--2", context=4096)]
+    for order in (replicas, replicas[::-1]):
+        (model,) = frontend_models(order, [], {"gpu1": "10.0.0.1"}, CATALOG)
+        assert model["context"] == 4096
+        assert [server["context"] for server in model["servers"]] == [8192, 4096]
 
 
 def test_a_replica_that_does_not_run_yet_is_described_by_the_catalog() -> None:

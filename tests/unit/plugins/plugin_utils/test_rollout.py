@@ -27,6 +27,8 @@ STATISTICS = (
     "m,m--1,UP,L7OK,ok,\n"
     "m,m--2,UP 1/2,L7RSP,,\n"
     "n,n--1,DOWN,L7RSP,rstring mismatch,\n"
+    # After a reload, before its first check.
+    "n,n--2,UP,INI,,\n"
     "n,BACKEND,DOWN,,,\n"
 )
 
@@ -145,6 +147,13 @@ def test_what_became_of_a_start(model: dict[str, t.Any], proofs: list[t.Any], pr
     assert words in found["reason"]
 
 
+def test_a_restart_without_another_replica_that_serves_is_a_gap() -> None:
+    (batch,) = restart_batches([runs("a--1"), runs("a--2", state="failed")], {"gpu1": ["a--1"]})
+    assert "GAP" in batch["lines"][0]
+    (batch,) = restart_batches([runs("a--1"), runs("a--2", state="failed")], {"gpu1": ["a--2"]})
+    assert "GAP" not in batch["lines"][0]
+
+
 def test_a_failure_names_replica_node_reason_and_command() -> None:
     start = {"id": "a--1", "proved": False, "reason": "prove failed: x"}
     hosts = [{"inventory_hostname": "gpu1", "ollama_started": [start]}, {"inventory_hostname": "gpu2"}]
@@ -162,5 +171,13 @@ def test_a_frontend_that_does_not_see_a_proved_replica_is_a_failure() -> None:
 
 
 def test_servers_that_are_down_or_not_there() -> None:
-    assert [entry["id"] for entry in servers_down(STATISTICS, ["m--1", "m--2", "n--1", "o--1"])] == ["n--1", "o--1"]
-    assert [entry["id"] for entry in servers_down("", ["m--1"])] == ["m--1"]
+    assert [entry["id"] for entry in servers_down(STATISTICS, ["m--1", "m--2", "n--1", "n--2", "o--1"])] == [
+        "n--1",
+        "n--2",
+        "o--1",
+    ]
+
+
+def test_a_page_that_does_not_answer_is_no_word_on_its_servers() -> None:
+    (found,) = servers_down("", ["m--1"])
+    assert found == {"id": "m--1", "text": "its HAProxy's statistics page does not answer"}

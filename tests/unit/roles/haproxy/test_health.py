@@ -70,6 +70,18 @@ def test_recorded_and_made_answers(frontend: Frontend, recorded: dict[str, dict[
     )
 
 
+def test_while_a_context_changes_both_are_right(frontend: Frontend) -> None:
+    """What runs with the old one serves until what starts with the new one does."""
+    bodies = [ps_body(context=8192), ps_body(context=4096), ps_body(context=2048), ps_body(context=81924096)]
+    replicas = [Replica(body) for body in bodies]
+    servers = [
+        {"id": f"r{n}", "address": "127.0.0.1", "port": replica.port, "parallel": 1, "context": context}
+        for n, (replica, context) in enumerate(zip(replicas, (8192, 4096, 8192, 4096), strict=True), 1)
+    ]
+    frontend.start([model("tiny", *servers, context=4096)])
+    assert states(frontend) == ["UP", "UP", "DOWN", "DOWN"]
+
+
 @pytest.mark.parametrize("name", ["hf.co/Ns/Repo-GGUF:Q4_K_M", "qwen2.5:0.5b"])
 def test_names_are_matched_literally(frontend: Frontend, name: str) -> None:
     start(frontend, [ps_body(name=name), ps_body(name=name.replace(".", "x"))], name=name)
