@@ -70,17 +70,14 @@ def restart_batches(running: Iterable[Values], stale: Mapping[str, Sequence[str]
         else:
             batches.append([replica])
     serving = Counter(replica["model"] for replica in running if replica["state"] == "active")
+    others = {each["id"]: serving[each["model"]] - (each["state"] == "active") for each in running}
     return [
         {
             "start": [replica["id"] for replica in batch],
             "stop": _by_node((replica["id"], replica["node"]) for replica in batch),
             "lines": [
                 f"restart {replica['id']} on {replica['node']}: its settings changed"
-                + (
-                    f"; GAP: no other replica serves {replica['model']}"
-                    if serving[replica["model"]] <= (replica["state"] == "active")
-                    else ""
-                )
+                + ("" if others[replica["id"]] else f"; GAP: no other replica serves {replica['model']}")
                 for replica in batch
             ],
         }
