@@ -14,11 +14,13 @@ import typing as t
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 
 from ..module_utils._run_lock import STALE_SECONDS, Lock, Verdict, judge
 from ..modules.run_lock import ARGUMENTS
 from ..plugin_utils._control import is_alive, this_run
 
+display = Display()
 MODULE = "aivailable.sdai.run_lock"
 # Several attempts fit before the lock is stale.
 KEEP_SECONDS = STALE_SECONDS / 10
@@ -138,9 +140,14 @@ class LockKeeper:
         self._due = self._clock() + KEEP_SECONDS
         try:
             done = self._refresh()
-        except AnsibleConnectionFailure:
-            return
-        if not done.get("failed") and not done["ours"]:
+        except AnsibleConnectionFailure as error:
+            done = {"failed": True, "msg": str(error)}
+        if done.get("failed"):
+            display.warning(
+                f"The lock of the fleet on {self.host} could not be refreshed: {done.get('msg', '')}. This is tried again "
+                f"in {KEEP_SECONDS:.0f} s; after {STALE_SECONDS:.0f} s without success another run may take it over."
+            )
+        elif not done["ours"]:
             raise AnsibleActionFail(_loss(done))
 
     def _refresh(self) -> dict[str, t.Any]:
