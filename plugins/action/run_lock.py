@@ -144,8 +144,8 @@ class LockKeeper:
             done = {"failed": True, "msg": str(error)}
         if done.get("failed"):
             display.warning(
-                f"The lock of the fleet on {self.host} could not be refreshed: {done.get('msg', '')}. This is tried again "
-                f"in {KEEP_SECONDS:.0f} s; after {STALE_SECONDS:.0f} s without success another run may take it over."
+                f"The lock of the fleet on {self.host} could not be refreshed: {done.get('msg', '')}. This is tried "
+                f"again in {KEEP_SECONDS:.0f} s; after {STALE_SECONDS:.0f} s without success another run may take it over."
             )
         elif not done["ours"]:
             raise AnsibleActionFail(_loss(done))
