@@ -145,7 +145,7 @@ class LockKeeper:
         if done.get("failed"):
             display.warning(
                 f"The lock of the fleet on {self.host} could not be refreshed: {done.get('msg', '')}. This is tried "
-                f"again in {KEEP_SECONDS:.0f} s; after {STALE_SECONDS:.0f} s without success another run may take it over."
+                f"again in {KEEP_SECONDS:.0f} s; after {STALE_SECONDS:.0f} s without success another run may take it."
             )
         elif not done["ours"]:
             raise AnsibleActionFail(_loss(done))
