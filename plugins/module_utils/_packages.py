@@ -8,11 +8,13 @@
 """Packages that are installed so that they can be taken away again: with what they bring, and nothing else.
 
 What is going to be installed is written down before it is, so that a run that is killed leaves no package behind that
-nobody knows of. Only names that were not installed then are written down.
+nobody knows of. Only names that were not installed then are written down, and of an installation that failed only what
+it left: the rest may be installed later by somebody else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -88,13 +90,16 @@ class Record:
             return
         self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         scratch = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        with scratch.open("w", encoding="utf-8") as file:
-            json.dump(wanted, file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.chmod(0o644)
-        scratch.replace(self._path)
+        try:
+            with scratch.open("w", encoding="utf-8") as file:
+                json.dump(wanted, file, indent=2)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.chmod(0o644)
+            scratch.replace(self._path)
+        finally:
+            scratch.unlink(missing_ok=True)
 
     def _remove(self) -> None:
         try:
@@ -142,6 +147,12 @@ def install(
         run(["dpkg", "--configure", "-a"])
         code, out, err = run(command)
     if code:
+        states = _states(run, brought)
+        left = [name for name in brought if states.get(name, "config-files") != "config-files"]
+        before = [name for name in known.get(owner, []) if name not in brought]
+        # On a full disk it stays as it is, and apt says why.
+        with contextlib.suppress(OSError):
+            record.write({**known, owner: [*before, *left]})
         raise PackagesError(f"apt could not install {', '.join(wanted)}: {_last(err or out)}")
     return sorted(brought)
 

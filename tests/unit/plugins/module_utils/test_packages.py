@@ -35,6 +35,8 @@ class Machine:
         self.units: dict[str, tuple[str, str, str]] = {}
         self.calls: list[str] = []
         self.failing: dict[str, tuple[int, str, str]] = {}
+        # States of what a failed installation left.
+        self.leaving: dict[str, str] = {}
 
     def run(self, command: t.Sequence[str]) -> tuple[int, str, str]:
         words = [word for word in command if not word.startswith("-")]
@@ -75,7 +77,8 @@ class Machine:
             )
         if "Status} ${Package}" in form:
             return "".join(f"installed {name}\n" for name in there)
-        return "".join(f"{name} installed\n" for name in there)
+        left = {name: state for name, state in self.leaving.items() if name in names}
+        return "".join(f"{name} {state}\n" for name, state in {**dict.fromkeys(there, "installed"), **left}.items())
 
     def _install(self, names: list[str], simulated: bool) -> tuple[int, str, str]:
         unknown = [name for name in names if name not in self.depends]
@@ -134,10 +137,36 @@ def test_a_second_run_asks_nothing_of_apt(machine, record):
 
 
 def test_it_is_written_down_before_it_is_installed(machine, record):
+    seen = []
+
+    def run(command: t.Sequence[str]) -> tuple[int, str, str]:
+        if command[0] == "apt-get" and "--simulate" not in command:
+            seen.append(record.read())
+        return machine.run(command)
+
+    install(run, record, "haproxy", ["haproxy"])
+    assert seen == [{"haproxy": ["haproxy", "liblua"]}]
+
+
+def test_of_what_failed_only_what_it_left_stays_written_down(machine, record):
+    """What somebody installs later is not ours."""
+    install(machine.run, record, "haproxy", ["nftables"])
     machine.failing["apt-get install"] = (100, "", "E: no space left\n")
     with pytest.raises(PackagesError, match="could not install haproxy: E: no space left"):
         install(machine.run, record, "haproxy", ["haproxy"])
-    assert record.read() == {"haproxy": ["haproxy", "liblua"]}
+    assert record.read() == {"haproxy": ["libnft", "nftables"]}
+    machine.failing["apt-get install"] = (100, "", "E: haproxy could not be unpacked\n")
+    machine.leaving = {"liblua": "half-configured", "haproxy": "config-files"}
+    with pytest.raises(PackagesError, match="could not be unpacked"):
+        install(machine.run, record, "haproxy", ["haproxy"])
+    assert record.read() == {"haproxy": ["liblua", "libnft", "nftables"]}
+
+
+def test_a_failed_installation_leaves_no_record_of_nothing(machine, record, tmp_path):
+    machine.failing["apt-get install"] = (100, "", "E: no space left\n")
+    with pytest.raises(PackagesError):
+        install(machine.run, record, "haproxy", ["haproxy"])
+    assert not (tmp_path / "sdai").exists()
 
 
 def test_lists_that_lack_a_package_are_updated(machine, record):
