@@ -26,7 +26,6 @@ from ..plugin_utils._placement.serialize import plan_from_dict, plan_to_dict, sa
 from ..plugin_utils._placement.waves import transition as transition_to
 from ..plugin_utils._report import render
 from ..plugin_utils._reviewed import check_reviewed
-from ..plugin_utils._variables import check_names
 
 try:
     from ..plugin_utils._placement.solve import solve
@@ -44,7 +43,6 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "models": {"type": "raw", "required": True},
     "catalog": {"type": "dict", "required": True},
     "current": {"type": "list", "elements": "dict", "default": []},
-    "variables": {"type": "dict", "default": {}},
     "absent_nodes": {"type": "raw"},
     "vram_margin_mib": {"type": "raw"},
     "vram_context_mib": {"type": "raw"},
@@ -84,7 +82,6 @@ class ActionModule(ActionBase):
         return result
 
     def _plan(self, arguments: dict[str, t.Any]) -> dict[str, t.Any]:
-        check_names(arguments["variables"])
         problem = build_problem(
             **{
                 name: arguments[name]
@@ -134,7 +131,7 @@ class ActionModule(ActionBase):
         except OSError as error:
             raise AnsibleActionFail(
                 f"Cannot write the plan to {path}: {error.strerror}. Name a folder for it with sdai_plan_dir."
-            ) from error
+            ) from None
         return f"The plan is written to {path}"
 
 
@@ -166,13 +163,13 @@ def _load(name: str) -> Plan:
     except OSError as error:
         raise AnsibleActionFail(
             f"sdai_plan_file: cannot read {path}: {error.strerror}. Name a plan.json that aivailable.sdai.plan wrote."
-        ) from error
+        ) from None
     except ValueError as error:
-        raise AnsibleActionFail(f"sdai_plan_file: {path} is not JSON: {error}. Make the plan again.") from error
+        raise AnsibleActionFail(f"sdai_plan_file: {path} is not JSON: {error}. Make the plan again.") from None
     try:
         return plan_from_dict(document)
     except DocumentError as error:
-        raise AnsibleActionFail(f"sdai_plan_file: {path} holds no plan: {error}. Make the plan again.") from error
+        raise AnsibleActionFail(f"sdai_plan_file: {path} holds no plan: {error}. Make the plan again.") from None
 
 
 def _same(text: str, plan: dict[str, t.Any]) -> bool:

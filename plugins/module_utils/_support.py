@@ -90,6 +90,14 @@ def runners(vendor: str, architecture: str, driver_version: str) -> Support:
     )
 
 
+def possible_runners(vendor: str, architecture: str) -> Support:
+    """As ``runners``, under whatever driver serves most: for a card that nobody has yet."""
+    if vendor == "nvidia" and _capability(architecture) >= OLDEST_CUDA:
+        capability = _capability(architecture)
+        return Support((*(row[0] for row in CUDA_RUNNERS if row[1] <= capability <= row[2]), VULKAN))
+    return runners(vendor, architecture, "")
+
+
 def driver_remedy(vendor: str, architecture: str) -> str:
     """What makes a driver answer for a card that none answers for."""
     if vendor == "amd":

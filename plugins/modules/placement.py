@@ -40,13 +40,6 @@ options:
       - The filter P(aivailable.sdai.fleet#filter) makes it from host variables.
     type: raw
     required: true
-  variables:
-    description:
-      - For each host the names of its variables that begin with C(sdai_).
-      - One that is not the collection's is refused, with the nearest known name.
-      - The filter P(aivailable.sdai.named#filter) makes it from host variables.
-    type: dict
-    default: {}
   models:
     description:
       - The models wanted, as in the inventory variable C(sdai_models).

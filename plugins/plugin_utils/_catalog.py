@@ -58,7 +58,10 @@ _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 # [host[:port]/][namespace/]model[:tag], as Ollama's name parser has it.
 _NAME = re.compile(rf"(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]+)?/)?(?:{_PART}/){{0,2}}{_PART}(?::{_PART})?")
 _GGUF = re.compile(r"gguf:\s*(/.+)")
-_CAPABILITY = re.compile(r"[0-9]{1,2}\.[0-9]")
+_CLOUD = re.compile(r":(.*-)?cloud")
+# Clients ask by the short name, and that is what Ollama lists.
+_DEFAULTS = re.compile(r"(?:registry\.ollama\.ai/)?library/|registry\.ollama\.ai/")
+_CAPABILITY = re.compile(r"1?[0-9]\.[0-9]")
 
 
 @dataclass(frozen=True)
@@ -133,10 +136,14 @@ def read_models(raw: object, findings: Findings) -> tuple[Wanted, ...]:
 
 
 def _model(raw: object, key: str, findings: Findings) -> Wanted:
+    if isinstance(raw, Mapping) and isinstance(raw.get("name"), str):
+        findings.models[key] = str(raw["name"])
     reader = Reader(raw, key, findings, known=_MODEL_KEYS)
     name = reader.text("name", "Write an Ollama name such as llama3.1:8b.", pattern=_NAME)
-    if name.endswith(":cloud"):
-        reader.complain("name", f"{describe(name)} would be served outside the lab", "Choose a tag without :cloud.")
+    if _CLOUD.search(name):
+        reader.complain("name", f"{describe(name)} would be served outside the lab", "Choose a tag without cloud.")
+    elif long := _DEFAULTS.match(name):
+        reader.complain("name", f"{describe(name)} is the long form of a name", f"Write it without {long[0]}.")
     name = normalise(name) if name else ""
     low, high = _replicas(reader)
     demand = reader.number("demand", "Give the tokens per second wanted in all, for example 150.", above=True)
@@ -284,9 +291,10 @@ def check_places(models: Sequence[Wanted], nodes: Iterable[str], findings: Findi
             ("exclude_gpus", tuple(gpu.partition("/")[0] for gpu in rules.exclude_gpus)),
         ):
             for place, node in enumerate(values):
-                if node not in known:
+                key = f"{model.key}.constraints.{name}[{place}]"
+                if node not in known and not findings.about(key):
                     findings.add(
-                        f"{model.key}.constraints.{name}[{place}]",
+                        key,
                         f"{describe(node)} is not a node of the inventory",
                         f"Name a host of the GPU nodes' group.{closest(node, known)}",
                     )

@@ -32,6 +32,8 @@ if t.TYPE_CHECKING:
 
     from ._placement.model import Need, Replica
 
+LIST_OF_HOSTS = "Write a list of inventory host names."
+
 _MAX_SECONDS = 86_400
 
 # Host variables that a fleet is made of. The facts win over the declaration they were made from.
@@ -92,9 +94,30 @@ def build_problem(
     Raises InputError with all that is wrong.
     """
     findings = Findings()
+    hosts, wanted, known = read_world(
+        findings,
+        fleet=fleet,
+        models=models,
+        catalog=catalog,
+        absent_nodes=absent_nodes,
+        defaults=(vram_margin_mib, vram_context_mib, speed),
+    )
+    findings.check()
+    return _problem(hosts, wanted, known)
+
+
+def read_world(
+    findings: Findings,
+    *,
+    fleet: object,
+    models: object,
+    catalog: Mapping[str, t.Any],
+    absent_nodes: object,
+    defaults: tuple[object, object, object] = (None, None, None),
+) -> tuple[tuple[Host, ...], tuple[Wanted, ...], Catalog]:
+    """As ``build_problem`` takes them, as typed values; what is wrong goes to ``findings``."""
     absent = _absent(absent_nodes, fleet, findings)
-    defaults = read_defaults(vram_margin_mib, vram_context_mib, speed, findings)
-    hosts = read_hosts(fleet, absent, defaults, findings)
+    hosts = read_hosts(fleet, absent, read_defaults(*defaults, findings), findings)
     wanted = read_models(models, findings)
     if isinstance(fleet, Mapping):
         check_places(wanted, [str(host) for host in fleet], findings)
@@ -102,8 +125,7 @@ def build_problem(
     for model in wanted:
         known.check(model, findings)
     _check_bandwidths(hosts, findings)
-    findings.check()
-    return _problem(hosts, wanted, known)
+    return hosts, wanted, known
 
 
 def read_options(
@@ -148,7 +170,7 @@ def read_current(raw: Sequence[object], problem: Problem) -> tuple[Replica, ...]
 
 def _absent(raw: object, fleet: object, findings: Findings) -> tuple[str, ...]:
     reader = Reader({"sdai_absent_nodes": raw}, "", findings, known=("sdai_absent_nodes",))
-    names = reader.words("sdai_absent_nodes", "Write a list of inventory host names.")
+    names = reader.words("sdai_absent_nodes", LIST_OF_HOSTS)
     hosts = [str(host) for host in fleet] if isinstance(fleet, Mapping) else []
     for place, name in enumerate(names):
         if hosts and name not in hosts:
@@ -165,7 +187,7 @@ def _absent(raw: object, fleet: object, findings: Findings) -> tuple[str, ...]:
 def _check_bandwidths(hosts: Sequence[Host], findings: Findings) -> None:
     for host in hosts:
         for card in host.cards:
-            if card.usable and card.bandwidth_gbs is None:
+            if card.usable and card.bandwidth_gbs is None and not findings.about(card.key, host=host.name):
                 findings.add(
                     f"{card.key}.bandwidth_gbs",
                     f"is missing, and {describe(card.name)} is not in the table of known cards",

@@ -93,7 +93,8 @@ class Catalog:
 
     def check(self, model: Wanted, findings: Findings) -> None:
         """Note a model that is neither known nor has a footprint of its own."""
-        if model.footprint is not None or not model.name:
+        told = findings.about(f"{model.key}.name") or findings.about(f"{model.key}.source")
+        if model.footprint is not None or not model.name or told:
             return
         if self._find(model) is None:
             names = [name for name, _entry in self._entries.values()]

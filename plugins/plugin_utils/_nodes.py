@@ -20,6 +20,9 @@ from ..module_utils._support import RUNNERS
 from ._catalog import VENDORS
 from ._validate import Findings, Reader, closest, describe
 
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable
+
 FAMILIES = ("cuda", "rocm", "vulkan")
 DEFAULT_MARGIN_MIB = 1024
 DEFAULT_CONTEXT_MIB: t.Mapping[str, int] = {"cuda": 500, "rocm": 500, "vulkan": 200}
@@ -44,7 +47,10 @@ _GPU_KEYS = (
     "overhead_ms",
 )
 _SPEED_KEYS = ("efficiency", "overhead_ms")
-_ARCHITECTURE = re.compile(r"sm_[0-9]{2,3}[a-z]?|gfx[0-9a-f]{3,5}")
+_ARCHITECTURES = {"nvidia": re.compile(r"sm_[0-9]{2,3}[a-z]?"), "amd": re.compile(r"gfx[0-9a-f]{3,5}")}
+_EXAMPLES = {"nvidia": "sm_61 for compute capability 6.1", "amd": "gfx1100 for an RX 7900 XTX"}
+# What NVIDIA gives one GPU or one slice of it, and no other; whatever else stands for a card may repeat across hosts.
+_UUID = re.compile(r"(GPU|MIG)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._/-]*")
 
 
@@ -129,6 +135,7 @@ def read_hosts(fleet: object, absent: tuple[str, ...], defaults: Defaults, findi
     for name, raw in sorted(fleet.items(), key=lambda item: str(item[0])):
         if str(name) not in absent:
             hosts.append(_host(str(name), raw, defaults, findings))
+    _twins(hosts, findings)
     return tuple(hosts)
 
 
@@ -146,7 +153,8 @@ def _host(name: str, raw: object, defaults: Defaults, findings: Findings) -> Hos
     _duplicates(cards, findings)
     return Host(
         name=name,
-        failure_domain=reader.text("sdai_failure_domain", "Name what fails together, for example rack1.", default=name),
+        failure_domain=reader.text("sdai_failure_domain", "Name what fails together, for example rack1.", default=name)
+        or name,
         labels=reader.labels("sdai_labels", "Write label: value."),
         margin_mib=_margin(reader, "sdai_vram_margin_mib", defaults.margin_mib),
         context_mib=_context(reader, "sdai_vram_context_mib", defaults.context_mib),
@@ -212,19 +220,17 @@ def _card(raw: object, node: str, place: int, findings: Findings) -> Card:
     unknown = None if usable else ""
     vendor = reader.choice("vendor", VENDORS)
     name = reader.text("name", "Give the card's name, for example Tesla P40.", default=unknown)
-    backends = _backends(reader, vendor, required=usable)
+    architecture = _architecture(reader, vendor, default=unknown)
+    # By a vendor that is wrong the runners cannot be judged.
+    judged = not any(findings.about(f"{key}.{given}", host=node) for given in ("vendor", "architecture"))
+    backends = _backends(reader, vendor if judged else "", required=usable)
     return Card(
         node=node,
         id=reader.text("id", "Give the card's UUID, else its PCI address.", pattern=_ID),
         index=reader.whole("index", "Give the card's place on the node, from 0.", default=place, most=1023),
         vendor=vendor,
         name=name,
-        architecture=reader.text(
-            "architecture",
-            "Write sm_61 for compute capability 6.1, or gfx1100.",
-            default=unknown,
-            pattern=_ARCHITECTURE,
-        ),
+        architecture=architecture,
         vram_mib=vram,
         vram_foreign_mib=reader.whole(
             "vram_foreign_mib", "Give the MiB that other processes hold.", default=0, most=MAX_VRAM_MIB
@@ -240,12 +246,26 @@ def _card(raw: object, node: str, place: int, findings: Findings) -> Card:
     )
 
 
+def _architecture(reader: Reader, vendor: str, *, default: str | None) -> str:
+    remedy = f"Write {_EXAMPLES[vendor]}."
+    text = reader.text("architecture", remedy, default=default)
+    others = [name for name in VENDORS if _ARCHITECTURES[name].fullmatch(text)]
+    if not text or vendor in others or reader.findings.about(reader.path("vendor"), host=reader.host):
+        return text
+    if others:
+        theirs = f"{describe(text)} is an architecture of {VENDOR_NAMES[others[0]]} cards, and vendor is {vendor}"
+        reader.complain("architecture", theirs, "Correct one of the two.")
+    else:
+        reader.complain("architecture", f"{describe(text)} is not an architecture", remedy)
+    return text
+
+
 def _backends(reader: Reader, vendor: str, *, required: bool) -> tuple[str, ...]:
     remedy = "Write a list of runners in order of preference, such as [cuda_v12, vulkan]."
     backends = reader.words("backends", remedy)
-    if required and reader.values and not reader.has("backends"):
-        reader.complain("backends", "is missing", remedy)
-    known = RUNNERS[vendor]
+    if required and not reader.has("backends"):
+        reader.missing("backends", remedy)
+    known = RUNNERS.get(vendor, backends)
     for index, runner in enumerate(backends):
         if runner not in known:
             reader.complain(
@@ -278,5 +298,20 @@ def _duplicates(cards: tuple[Card, ...], findings: Findings) -> None:
                 f"{card.key}.index",
                 f"{card.index} is the index of {indices[card.index].key} too",
                 "Number the GPUs of a host from 0, NVIDIA cards first.",
+                host=card.node,
+            )
+
+
+def _twins(hosts: Iterable[Host], findings: Findings) -> None:
+    """One machine under two names would be planned twice."""
+    owners: dict[str, str] = {}
+    for card in (card for host in hosts for card in host.cards if _UUID.fullmatch(card.id)):
+        owner = owners.setdefault(card.id, card.node)
+        if owner != card.node:
+            findings.add(
+                f"{card.key}.id",
+                f"{describe(card.id)} is a GPU of {owner} too",
+                f"Take one of {owner} and {card.node} out of the inventory if they are one machine, "
+                "or give the declared card another id.",
                 host=card.node,
             )

@@ -33,12 +33,13 @@ _FALSE = frozenset({"false", "no", "off", "0"})
 
 @dataclass(frozen=True)
 class Finding:
-    """One wrong value. ``host`` is empty where the value is the same on all hosts."""
+    """One wrong value. ``host`` is empty where the value is the same on all hosts, ``model`` where it is of none."""
 
     key: str
     host: str
     problem: str
     remedy: str
+    model: str = ""
 
 
 class InputError(PlacementError):
@@ -50,17 +51,18 @@ class InputError(PlacementError):
         for finding in self.findings:
             hosts.setdefault(replace(finding, host=""), []).append(finding.host)
         lines = [
-            f"{finding.key} ({_where(names)}): {finding.problem}. {finding.remedy}" for finding, names in hosts.items()
+            f"{finding.key} ({_where(finding.model, names)}): {finding.problem}. {finding.remedy}"
+            for finding, names in hosts.items()
         ]
         if len(lines) > 1:
             lines.insert(0, f"{len(lines)} values of the inventory are wrong:")
         super().__init__("\n- ".join(lines))
 
 
-def _where(hosts: Sequence[str]) -> str:
+def _where(model: str, hosts: Sequence[str]) -> str:
     """A value of group_vars is wrong on many hosts at once: said once."""
     if not hosts[0]:
-        return "all hosts"
+        return f"model {model}" if model else "all hosts"
     more = f" and {len(hosts) - 3} more" if len(hosts) > 3 else ""
     return f"host{'s' if len(hosts) > 1 else ''} {', '.join(hosts[:3])}{more}"
 
@@ -70,9 +72,15 @@ class Findings:
     """Collects what is wrong until ``check`` is called."""
 
     items: list[Finding] = field(default_factory=list)
+    # The models' names by the key of their entry, as far as they are known.
+    models: dict[str, str] = field(default_factory=dict)
 
     def add(self, key: str, problem: str, remedy: str, *, host: str = "") -> None:
-        self.items.append(Finding(key, host, problem, remedy))
+        self.items.append(Finding(key, host, problem, remedy, self.models.get(key.partition(".")[0], "")))
+
+    def about(self, key: str, *, host: str = "") -> bool:
+        """Whether this key, or one below it, is wrong already."""
+        return any(item.host == host and f"{item.key}.".startswith(f"{key}.") for item in self.items)
 
     def check(self) -> None:
         """Raise InputError if anything was found."""
@@ -100,11 +108,17 @@ def _shape(value: object) -> str:
     return f"{kind}{describe(value)}"
 
 
-def closest(word: str, known: Iterable[str]) -> str:
-    """A sentence with the nearest of the known words, or nothing."""
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The one of the known words that is meant, or nothing."""
     names = {name.lower(): name for name in known}
     near = difflib.get_close_matches(word.lower(), list(names), n=1, cutoff=0.6)
-    return f" Did you mean {names[near[0]]}?" if near else ""
+    return names[near[0]] if near else ""
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """A sentence with the nearest of the known words, or nothing."""
+    near = nearest(word, known)
+    return f" Did you mean {near}?" if near else ""
 
 
 def _number(value: object) -> Decimal | None:
@@ -130,16 +144,21 @@ class Reader:
         self.host = host
         self.findings = findings
         self.values: dict[str, object] = {}
+        # What is missing only because of a mistake that is already told.
+        self._told: set[str] = set()
         if not isinstance(raw, Mapping):
             self.complain("", f"is {_shape(raw)}, not a mapping", f"Write the keys {', '.join(known)}.")
+            self._told.update(known)
             return
         for raw_name, value in raw.items():
             name = str(raw_name)
             if name in known:
                 self.values[name] = value
             else:
-                remedy = closest(name, known) or f" The keys are {', '.join(known)}."
-                self.complain(name, "is not a key that is known here", f"Remove or rename it.{remedy}")
+                meant = nearest(name, known)
+                remedy = f"Did you mean {meant}?" if meant else f"The keys are {', '.join(known)}."
+                self.complain(name, "is not a key that is known here", f"Remove or rename it. {remedy}")
+                self._told.add(meant)
 
     def path(self, name: str) -> str:
         return f"{self.key}.{name}" if self.key and name else self.key or name
@@ -151,14 +170,16 @@ class Reader:
         """Whether the key was given; null counts as not given, as an undefined default templates to it."""
         return self.values.get(name) is not None
 
-    def _missing(self, name: str, remedy: str) -> None:
-        self.complain(name, "is missing", remedy)
+    def missing(self, name: str, remedy: str) -> None:
+        """Say that the key is needed, unless what was said already tells it."""
+        if name not in self._told:
+            self.complain(name, "is missing", remedy)
 
     def whole(self, name: str, remedy: str, *, default: int | None = None, least: int = 0, most: int = 10**9) -> int:
         """A whole number; required if there is no default."""
         if not self.has(name):
             if default is None:
-                self._missing(name, remedy)
+                self.missing(name, remedy)
                 return least
             return default
         given = self.values[name]
@@ -200,7 +221,7 @@ class Reader:
         """A string that is not empty (the default may be); required if there is no default."""
         if not self.has(name):
             if default is None:
-                self._missing(name, remedy)
+                self.missing(name, remedy)
             return default or ""
         given = self.values[name]
         if not isinstance(given, str):
@@ -219,9 +240,9 @@ class Reader:
         """One of the given words."""
         remedy = f"Choose one of {', '.join(choices)}."
         value = self.text(name, remedy, default=default)
-        if value in choices or not self.has(name):
+        if value in choices:
             return value
-        if isinstance(self.values[name], str) and value:
+        if value:
             self.complain(name, f"{describe(value)} is not possible", remedy + closest(value, choices))
         return default or choices[0]
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import typing as t
 
-from ._validate import Findings, closest
+from ._validate import closest
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from ._validate import Findings
 
 PREFIX = "sdai_"
 
@@ -48,6 +50,21 @@ INVENTORY = (
 )
 """What a user may set."""
 
+FLEET_WIDE = frozenset(
+    {
+        "sdai_absent_nodes",
+        "sdai_churn_budget_gib",
+        "sdai_min_gain",
+        "sdai_models",
+        "sdai_plan_dir",
+        "sdai_plan_file",
+        "sdai_plan_seconds",
+        "sdai_replan",
+        "sdai_require",
+    }
+)
+"""Those that the making of a plan reads, once for all hosts."""
+
 OURS = (
     "sdai_batches",
     "sdai_catalog",
@@ -74,12 +91,10 @@ def named(hostvars: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
     }
 
 
-def check_names(names: Mapping[str, Iterable[str]]) -> None:
-    """Raise InputError for what is not a variable of ours; ``names`` as ``named`` returns them."""
-    findings = Findings()
+def check_names(names: Mapping[str, Iterable[str]], findings: Findings) -> None:
+    """Note what is not a variable of ours; ``names`` as ``named`` returns them."""
     for host in sorted(names):
         for name in names[host]:
             if name not in INVENTORY and name not in OURS:
                 remedy = closest(name, INVENTORY) or f" The names are {', '.join(INVENTORY)}."
                 findings.add(name, "is not a variable that is known here", f"Rename or remove it.{remedy}", host=host)
-    findings.check()

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import json
 import os
@@ -181,13 +180,6 @@ def test_the_example_inventory(tmp_path: Path) -> None:
         assert found, f"{part} is not in the output, or not after what README.md has before it:\n{run.output}"
 
 
-def test_a_misspelt_variable_is_one_clear_error(small: Path) -> None:
-    run = plan(small, "-e", "sdai_vram_margin=2048")
-    assert run.code != 0
-    assert "is not a variable that is known here. Rename or remove it. Did you mean sdai_vram_margin_mib?" in run.words
-    assert "Traceback" not in run.output
-
-
 def test_a_reviewed_plan(small: Path) -> None:
     plan(small)
     reviewed = small.parent / "reviewed.json"
@@ -221,67 +213,3 @@ def test_a_node_that_does_not_answer(small: Path) -> None:
     assert not (small / ".plan").exists()
     away = plan(small, "-e", '{"sdai_absent_nodes": ["gpu9"]}')
     assert away.code == 0, away.output
-
-
-def changed(path: str, value: object) -> tuple[dict[str, t.Any], dict[str, t.Any]]:
-    """Two nodes and the models, with one value that is wrong: gpu1.sdai_gpus.0.id, or all.sdai_models.0.name."""
-    hosts, variables = copy.deepcopy(nodes(2)), {"sdai_models": copy.deepcopy(MODELS)}
-    place: t.Any = {**hosts, "all": variables}
-    *parts, last = path.split(".")
-    for part in parts:
-        place = place[int(part)] if part.isdigit() else place[part]
-    place[last] = value
-    return hosts, variables
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        pytest.param(
-            "gpu1.sdai_gpus.0.vram_mib",
-            "11 GiB",
-            'sdai_gpus[0].vram_mib (host gpu1): "11 GiB" is not a whole number. '
-            "Give the card's whole VRAM in MiB, for example 11264.",
-            id="wrong type",
-        ),
-        pytest.param(
-            "gpu2.sdai_gpus.3.id",
-            "GPU-2-0",
-            'sdai_gpus[3].id (host gpu2): "GPU-2-0" is the id of sdai_gpus[0] too. Give each GPU of a host its own id',
-            id="duplicate id",
-        ),
-        pytest.param(
-            "all.sdai_models.1.contxt",
-            1,
-            "sdai_models[1].contxt (all hosts): is not a key that is known here. Remove or rename it. "
-            "Did you mean context?",
-            id="unknown key",
-        ),
-        pytest.param(
-            "all.sdai_models.0.name",
-            "lama3.1:8b",
-            'sdai_models[0].name (all hosts): "lama3.1:8b" is not in the catalog of known models.',
-            id="unknown model",
-        ),
-        pytest.param(
-            "all.sdai_vram_margin_mib",
-            -1,
-            "sdai_vram_margin_mib (hosts gpu1, gpu2): -1 is negative. Give the MiB to leave free",
-            id="negative number",
-        ),
-        pytest.param("all.sdai_models", None, "sdai_models (all hosts): is missing. Write a list", id="no models"),
-        pytest.param(
-            "all.sdai_absent_nodes",
-            ["gpu7"],
-            'sdai_absent_nodes[0] (all hosts): "gpu7" is not a node of the inventory.',
-            id="absent node",
-        ),
-    ],
-)
-def test_what_is_wrong_is_said_once(tmp_path: Path, path: str, value: object, message: str) -> None:
-    """One error that names key, host and remedy."""
-    run = plan(write(tmp_path / "lab", *changed(path, value)))
-    assert run.code != 0
-    assert message in run.words.replace('\\"', '"')
-    assert "Traceback" not in run.output
-    assert not (tmp_path / "lab" / ".plan").exists()

@@ -167,7 +167,7 @@ def test_unless_more_is_required(dest: Path, wanted: str) -> None:
 
 def test_one_message_for_all_that_is_wrong() -> None:
     with pytest.raises(
-        AnsibleActionFail, match=r"sdai_models\[0\]\.context \(all hosts\): \"x\" is not a whole number"
+        AnsibleActionFail, match=r"sdai_models\[0\]\.context \(model mine:8b\): \"x\" is not a whole number"
     ):
         run(models=[model(context="x")])
 

@@ -106,3 +106,14 @@ def test_flash_attention_and_kv_types(architecture: str, family: str, flash: boo
 )
 def test_driver_remedy(vendor: str, architecture: str, remedy: str) -> None:
     assert remedy in support.driver_remedy(vendor, architecture)
+
+
+@given(
+    st.sampled_from(["sm_37", "sm_52", "sm_61", "sm_70", "sm_75", "sm_121", "gfx803", "gfx900", "gfx1100", "gfx600"]),
+    st.integers(400, 700),
+)
+def test_a_driver_gives_no_runner_that_the_card_cannot_have(architecture: str, driver: int) -> None:
+    vendor = "nvidia" if architecture.startswith("sm_") else "amd"
+    possible = support.possible_runners(vendor, architecture)
+    assert set(support.runners(vendor, architecture, f"{driver}.10").backends) <= set(possible.backends)
+    assert support.runners(vendor, architecture, "700.10") == possible

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 import pytest
-from ansible_collections.aivailable.sdai.plugins.plugin_utils._validate import InputError
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._validate import Findings, InputError
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._variables import INVENTORY, OURS, check_names, named
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -22,21 +22,25 @@ def words(folder: str, suffix: str) -> set[str]:
     return {name for file in files for name in re.findall(r"(?<![\w/.-])sdai_[a-z0-9_]+", file.read_text())}
 
 
-def test_a_misspelt_name_is_named_with_host_and_the_nearest_one() -> None:
+def refusal(names: dict[str, list[str]]) -> str:
+    findings = Findings()
+    check_names(names, findings)
     with pytest.raises(InputError) as caught:
-        check_names({"gpu1": ["sdai_vram_margin"], "gpu2": ["sdai_gpus"]})
-    assert str(caught.value) == (
+        findings.check()
+    return str(caught.value)
+
+
+def test_a_misspelt_name_is_named_with_host_and_the_nearest_one() -> None:
+    assert refusal({"gpu1": ["sdai_vram_margin"], "gpu2": ["sdai_gpus"]}) == (
         "sdai_vram_margin (host gpu1): is not a variable that is known here. Rename or remove it. "
         "Did you mean sdai_vram_margin_mib?"
     )
 
 
 def test_one_of_all_hosts_is_named_once() -> None:
-    hosts = {f"gpu{number}": ["sdai_zzz"] for number in range(5)}
-    with pytest.raises(InputError) as caught:
-        check_names(hosts)
-    assert str(caught.value).startswith("sdai_zzz (hosts gpu0, gpu1, gpu2 and 2 more): is not a variable")
-    assert "sdai_absent_nodes" in str(caught.value)
+    message = refusal({f"gpu{number}": ["sdai_zzz"] for number in range(5)})
+    assert message.startswith("sdai_zzz (hosts gpu0, gpu1, gpu2 and 2 more): is not a variable")
+    assert "sdai_absent_nodes" in message
 
 
 def test_what_others_call_theirs_is_no_matter() -> None:
@@ -44,7 +48,9 @@ def test_what_others_call_theirs_is_no_matter() -> None:
         {"gpu1": {"my_sdai_gpus": 1, "sdai": 2, "__sdai_x": 3, "ansible_host": 4, "sdai_zzz": 5, "sdai_gpus": 6}}
     )
     assert found == {"gpu1": ["sdai_gpus", "sdai_zzz"]}
-    check_names({"gpu1": [*INVENTORY, *OURS]})
+    findings = Findings()
+    check_names({"gpu1": [*INVENTORY, *OURS]}, findings)
+    assert findings.items == []
 
 
 def test_every_name_that_the_playbooks_read_is_known() -> None:
