@@ -22,7 +22,7 @@ if t.TYPE_CHECKING:
 
 # The task at whose banner the run is killed, and what it leaves behind then.
 BOUNDARIES = {
-    "replicas | Describe each to its node": "pulled, not described",
+    "replicas | Describe each to its node": "what stays is not described anew yet",
     "start | Start them": "described, never started",
     "start | Wait until each has proved itself": "started, not proved",
     "Route to them": "proved, not routed to",
