@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import typing as t
 
-from ..plugin_utils._frontend import frontend_servers
+from ..plugin_utils._frontend import frontend_servers, frontends_in_the_way
 
 
 class FilterModule:
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
-        return {"frontend_servers": frontend_servers}
+        return {"frontend_servers": frontend_servers, "frontends_in_the_way": frontends_in_the_way}
