@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import typing as t
 from collections.abc import Mapping
 
@@ -39,20 +40,24 @@ def inventory_fault(
     group: str,
     frontends: Sequence[str] = (),
     catalog: Mapping[str, t.Any] | None = None,
+    *,
+    options: Mapping[str, Mapping[str, t.Any]] | None = None,
+    given: Mapping[str, Mapping[str, object]] | None = None,
 ) -> str:
     """What is wrong with the inventory, for the administrator; empty if nothing is.
 
     ``nodes`` are the hosts of ``group``, the GPU nodes; ``frontends`` may be absent as they may. Without the
-    ``catalog`` of known models those wanted and the GPUs declared are left unread: whoever removes the service
-    does not need them.
+    ``catalog`` of known models those wanted, the GPUs declared and the roles' variables are left unread: whoever
+    removes the service does not need them. ``options`` are the roles' by name, as their argument_specs have them,
+    and ``given`` what each host says of them.
     """
     findings = Findings()
     names = named(hostvars)
     common = hostvars["localhost"]
     check_names(names, findings)
     _settings("", [name for name in FLEET_WIDE if name in common], common, findings)
-    for host, given in sorted(names.items()):
-        _settings(host, [name for name in given if name not in FLEET_WIDE], hostvars[host], findings)
+    for host, ours in sorted(names.items()):
+        _settings(host, [name for name in ours if name not in FLEET_WIDE], hostvars[host], findings)
     if catalog is not None:
         _misplaced(names, common, findings)
         if nodes:
@@ -61,6 +66,8 @@ def inventory_fault(
             remedy = "Put the hosts with GPUs into it, and see that -i names your inventory."
             findings.add(group, "this inventory group has no hosts", remedy)
         _options(common, findings)
+        for host, values in sorted((given or {}).items()):
+            _role_settings(host, values, options or {}, findings)
     try:
         findings.check()
     except InputError as error:
@@ -184,6 +191,33 @@ def _settings(host: str, names: Iterable[str], values: Mapping[str, object], fin
     reader = Reader(given, "", findings, host=host, known=tuple(_SETTINGS))
     for name in given:
         _SETTINGS[name](reader, name)
+
+
+def _role_settings(
+    host: str, values: Mapping[str, object], options: Mapping[str, Mapping[str, t.Any]], findings: Findings
+) -> None:
+    """Each role checks its own variables, when others have changed their hosts already."""
+    reader = Reader(values, "", findings, host=host, known=tuple(options))
+    for name in sorted(values):
+        option = options[name]
+        what = option["description"] if isinstance(option["description"], str) else option["description"][0]
+        # C(/api) and V(auto) are for the documentation's renderer.
+        what = re.sub(r"\b[A-Z]\(([^)]*)\)", r"\1", what)
+        kind = option.get("type", "str")
+        if kind == "int":
+            reader.whole(
+                name, f"Write a whole number. {what}", default=0, most=65_535 if name.endswith("_port") else 10**9
+            )
+        elif kind == "bool":
+            reader.boolean(name, f"{_SWITCH} {what}", default=False)
+        elif kind == "list":
+            reader.items(name, f"Write a list. {what}")
+        elif kind == "dict":
+            reader.mapping(name, f"Write a mapping. {what}")
+        elif "choices" in option:
+            reader.choice(name, option["choices"], default=option["choices"][0])
+        elif isinstance(values[name], (Mapping, list)):
+            reader.complain(name, f"is {describe(values[name])}", f"Write one value. {what}")
 
 
 def _address(reader: Reader, name: str) -> None:

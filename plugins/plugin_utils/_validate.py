@@ -277,19 +277,23 @@ class Reader:
 
     def labels(self, name: str, remedy: str) -> dict[str, str]:
         """A mapping of words to words; numbers are taken as their text."""
+        result = {}
+        for key, value in self.mapping(name, remedy).items():
+            if isinstance(value, bool) or not isinstance(value, (str, int)):
+                self.complain(f"{name}.{key}", f"{describe(value)} is not text", f"{remedy} Put it in quotes.")
+            else:
+                result[str(key)] = str(value)
+        return result
+
+    def mapping(self, name: str, remedy: str) -> Mapping[object, object]:
+        """A mapping of anything."""
         if not self.has(name):
             return {}
         given = self.values[name]
         if not isinstance(given, Mapping):
             self.complain(name, f"is {_shape(given)}, not a mapping", remedy)
             return {}
-        result = {}
-        for key, value in given.items():
-            if isinstance(value, bool) or not isinstance(value, (str, int)):
-                self.complain(f"{name}.{key}", f"{describe(value)} is not text", f"{remedy} Put it in quotes.")
-            else:
-                result[str(key)] = str(value)
-        return result
+        return given
 
     def items(self, name: str, remedy: str) -> list[object]:
         """A list of anything."""

@@ -21,15 +21,16 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.aivailable.sdai.plugins.plugin_utils._inventory import inventory_fault
+from ansible_collections.aivailable.sdai.plugins.filter.fleet import FilterModule
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAYBOOK = ROOT / ".venv" / "bin" / "ansible-playbook"
 CATALOG = yaml.safe_load((ROOT / "playbooks/vars/catalog.yml").read_text())["sdai_catalog"]
+inventory_fault = FilterModule().filters()["inventory_fault"]
 ROWS: list[dict[str, t.Any]] = yaml.safe_load((ROOT / "tests/data/wrong_input.yml").read_text())
 NODES = ["gpu1", "gpu2", "gpu3"]
 
-# gpu3 is asked by ssh, the others are declared.
+# gpu3 is asked by ssh, the others are declared. A value that needs its facts cannot be judged before.
 RIGHT: dict[str, dict[str, t.Any]] = yaml.safe_load(
     """
     all:
@@ -61,8 +62,10 @@ RIGHT: dict[str, dict[str, t.Any]] = yaml.safe_load(
           architecture: gfx803
           vram_mib: 8192
           backends: [vulkan]
-    gpu3: {}
-    frontend1: {}
+    gpu3:
+      ollama_mirror: "http://{{ ansible_facts['domain'] }}/ollama"
+    frontend1:
+      haproxy_port: "8443"
     """
 )
 
@@ -108,7 +111,7 @@ def mistaken(change: dict[str, t.Any]) -> dict[str, dict[str, t.Any]]:
 def fault(world: dict[str, dict[str, t.Any]]) -> str:
     common = world["all"]
     hosts = {host: {**common, **values} for host, values in world.items() if host != "all"}
-    return inventory_fault(HostVars(hosts, localhost=common), NODES, "gpu_nodes", ["frontend1"], CATALOG)
+    return t.cast("str", inventory_fault(HostVars(hosts, localhost=common), NODES, "gpu_nodes", ["frontend1"], CATALOG))
 
 
 def files(folder: Path) -> dict[Path, bytes]:
@@ -138,7 +141,7 @@ def run(folder: Path, world: dict[str, dict[str, t.Any]], playbook: str, *argume
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )
     return Run(done.returncode, done.stdout.replace('\\"', '"'), called.exists(), before, files(lab))
