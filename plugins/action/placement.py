@@ -11,7 +11,6 @@ import os
 import sys
 import tempfile
 import time
-import traceback
 import typing as t
 from pathlib import Path
 
@@ -23,16 +22,11 @@ from ansible.utils.display import Display
 from ..plugin_utils._fleet import build_problem, read_current, read_options
 from ..plugin_utils._placement.errors import DocumentError, PlacementError
 from ..plugin_utils._placement.serialize import plan_from_dict, plan_to_dict, same_plan, transition_to_dict
+from ..plugin_utils._placement.solve import solve
+from ..plugin_utils._placement.solve._cp_sat import SOLVER_ERROR
 from ..plugin_utils._placement.waves import transition as transition_to
 from ..plugin_utils._report import render
 from ..plugin_utils._reviewed import check_reviewed
-
-try:
-    from ..plugin_utils._placement.solve import solve
-except ImportError:
-    SOLVER_ERROR: str | None = traceback.format_exc()
-else:
-    SOLVER_ERROR = None
 
 if t.TYPE_CHECKING:
     from ..plugin_utils._placement.model import Options, Plan, Problem, Replica

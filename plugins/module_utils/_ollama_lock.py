@@ -63,12 +63,7 @@ def wait_for_store(
     """
     end = clock() + WAIT_SECONDS
     with contextlib.ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(store_lock(store, progress))
-                break
-            except Busy as exc:
-                other = str(exc)
+        while (other := _take(stack, store, progress)) is not None:
             if clock() >= end:
                 raise StoreError(
                     f"another pull has held {store} for {WAIT_SECONDS / 3600:.0f} hours",
@@ -79,6 +74,15 @@ def wait_for_store(
                 report(Progress(store, f"waiting for another pull: {_word(other)}", 0, 0))
             sleep(POLL_SECONDS)
         yield
+
+
+def _take(stack: contextlib.ExitStack, store: str, progress: str) -> t.Optional[str]:
+    """Hold the lock as long as ``stack``, or return where the one that holds it tells how far it is."""
+    try:
+        stack.enter_context(store_lock(store, progress))
+    except Busy as exc:
+        return str(exc)
+    return None
 
 
 def is_held(store: str) -> bool:

@@ -124,7 +124,7 @@ def registry_manifest(name: Name, *, insecure: bool, timeout: float = 20.0) -> t
     url = f"{scheme}://{name.host}/v2/{name.namespace}/{name.model}/manifests/{name.tag}"
     request = urllib.request.Request(url, headers={"Accept": MANIFEST_TYPE})
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
+        with urllib.request.build_opener().open(request, timeout=timeout) as answer:
             return Manifest.parse(answer.read())
     except (OSError, ValueError):
         return None

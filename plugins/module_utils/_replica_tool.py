@@ -279,7 +279,7 @@ def run(command: str, replica_id: str) -> None:
     """:raises ReplicaError, OllamaError: what the unit, or the administrator, must be told."""
     if command == "stale":
         if stale(replica_id):
-            print(replica_id)
+            sys.stdout.write(f"{replica_id}\n")
         return
     replica = load_replica(replica_id)
     roots = load_roots()
@@ -307,6 +307,6 @@ def main(argv: t.Optional[t.Sequence[str]] = None) -> int:
         try:
             run(arguments.command, replica_id)
         except (ReplicaError, OllamaError) as exc:
-            print(f"{replica_id}: {arguments.command} failed: {exc}", file=sys.stderr)
+            sys.stderr.write(f"{replica_id}: {arguments.command} failed: {exc}\n")
             failed = 1
     return failed

@@ -272,7 +272,7 @@ def _capability(reader: Reader) -> tuple[int, int] | None:
             name, f"{describe(given)} is not a compute capability", 'Write it in quotes, for example "7.0".'
         )
         return None
-    major, _, minor = text.partition(".")
+    major, _dot, minor = text.partition(".")
     return int(major), int(minor)
 
 

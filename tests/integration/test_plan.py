@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from offline import without_network
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAYBOOK = ROOT / ".venv" / "bin" / "ansible-playbook"
@@ -52,17 +52,6 @@ class Run:
     def words(self) -> str:
         """The output without line breaks, as the callback breaks messages where it likes."""
         return " ".join(self.output.split())
-
-
-@functools.cache
-def without_network() -> tuple[str, ...]:
-    """A prefix that takes the network away, where the system allows it."""
-    tool = shutil.which("unshare")
-    prefixes = [(tool, "--net"), (tool, "--map-root-user", "--net")] if tool else []
-    for prefix in prefixes:
-        if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0:
-            return prefix
-    return ()
 
 
 def plan(inventory: Path, *arguments: str) -> Run:

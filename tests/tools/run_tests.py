@@ -4,7 +4,7 @@
 
 """Runs the steps of `make test` one after the other and says how long each took.
 
-usage: run_tests.py [lint] [unit] [molecule] [lab]     (default: all; pytest comes last)
+usage: run_tests.py [lint] [release] [unit] [molecule] [lab]     (default: all; pytest of the others comes last)
 """
 
 from __future__ import annotations
@@ -55,16 +55,22 @@ def molecule_steps() -> list[Step]:
     ]
 
 
+def release_steps() -> list[Step]:
+    return [("release", [str(BIN / "pytest"), "--durations=0", "--durations-min=1", "tests/release"], ROOT)]
+
+
 def pytest_step(paths: list[str]) -> Step:
     return ("pytest", [str(BIN / "pytest"), "--durations=10", *paths], ROOT)
 
 
 def main(wanted: list[str]) -> int:
     complete = not wanted
-    wanted = wanted or ["lint", "molecule", "unit", "lab"]
+    wanted = wanted or ["lint", "release", "molecule", "unit", "lab"]
     steps: list[Step] = []
     if "lint" in wanted:
         steps += lint_steps()
+    if "release" in wanted:
+        steps += release_steps()
     if "molecule" in wanted:
         steps += molecule_steps()
     paths = [path for name, path in (("unit", "tests/unit"), ("lab", "tests/integration")) if name in wanted]

@@ -22,7 +22,7 @@ if t.TYPE_CHECKING:
 
 def compute_capability(gpu: Gpu) -> tuple[int, int] | None:
     """Return (major, minor) of an NVIDIA architecture such as sm_61, else None."""
-    prefix, _, digits = gpu.architecture.partition("_")
+    prefix, _separator, digits = gpu.architecture.partition("_")
     if prefix != "sm" or len(digits) < 2 or not digits.isdigit():
         return None
     return int(digits[:-1]), int(digits[-1])

@@ -73,7 +73,7 @@ def _claims(replica: Replica) -> Iterator[t.Hashable]:
     """Yield what two replicas may quarrel about: id, port and GPUs."""
     yield replica.id
     yield (replica.node, replica.port)
-    yield from (key for key, _ in _places(replica))
+    yield from (key for key, _amount in _places(replica))
 
 
 def _order(replica: Replica) -> tuple[str, int, str, str]:
@@ -187,7 +187,7 @@ class _Schedule:
                 if found is not None:
                     ways.append((self._harm(found), _order(replica), replica, found))
             if ways:
-                *_, replica, found = min(ways, key=lambda way: way[:2])
+                *_rank, replica, found = min(ways, key=lambda way: way[:2])
                 stopped += self._end(found)
                 self.promised.add(replica)
         return stopped

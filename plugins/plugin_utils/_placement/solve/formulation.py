@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ortools.sat.python import cp_model
-
+from ._cp_sat import cp_model
 from .incumbent import share_time
 from .space import LOAD, SLOTS, Limits, Solution, Space, served_by_model
 
@@ -70,7 +69,7 @@ class Formulation:
 
     def read(self, solver: cp_model.CpSolver) -> Solution:
         """Take the solver's solution over as the best one."""
-        self.hints = [(var, solver.value(var)) for var, _ in self.hints]
+        self.hints = [(var, solver.value(var)) for var, _old in self.hints]
         chosen = frozenset(i for i, var in enumerate(self.take) if solver.value(var))
         if self.slots:
             slots = {i: solver.value(self.slots[i]) for i in chosen}

@@ -28,8 +28,8 @@ class _State:
         self.ceilings = ceilings
         self.free = [gpu.offer_mib for gpu in space.gpus]
         self.time = [SLOTS * LOAD] * len(space.gpus)
-        self.on_gpu: list[set[int]] = [set() for _ in space.gpus]
-        self.nodes: list[list[str]] = [[] for _ in space.models]
+        self.on_gpu: list[set[int]] = [set() for _gpu in space.gpus]
+        self.nodes: list[list[str]] = [[] for _model in space.models]
         self.chosen: set[int] = set()
         self.given = [0] * len(space.models)
         for i in sorted(chosen):

@@ -14,9 +14,8 @@ import typing as t
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ortools.sat.python import cp_model
-
 from ..model import Objective
+from ._cp_sat import cp_model
 from .formulation import Formulation
 from .space import Limits, Solution, Space, churn, served, unmet, weak
 

@@ -167,7 +167,7 @@ def build(problem: Problem, running: Iterable[Replica], models: Iterable[str] | 
 
 
 def _by_gpu(candidates: Sequence[Candidate], count: int) -> tuple[tuple[int, ...], ...]:
-    found: list[list[int]] = [[] for _ in range(count)]
+    found: list[list[int]] = [[] for _gpu in range(count)]
     for i, candidate in enumerate(candidates):
         for gpu in candidate.gpus:
             found[gpu].append(i)
@@ -223,8 +223,8 @@ def worth(space: Space, solution: Solution) -> tuple[tuple[int, ...], int, int, 
 
 def gains(space: Space, new: Solution, old: Solution, permille: int) -> bool:
     """Tell whether ``new`` is enough of an improvement over ``old`` to be worth its moves or starts."""
-    new_unmet, new_weak, *_ = worth(space, new)
-    old_unmet, old_weak, *_ = worth(space, old)
+    new_unmet, new_weak, *_rest = worth(space, new)
+    old_unmet, old_weak, *_rest = worth(space, old)
     if new_unmet != old_unmet:
         return new_unmet < old_unmet
     if new_weak != old_weak:

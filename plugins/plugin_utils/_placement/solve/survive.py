@@ -18,9 +18,8 @@ import dataclasses
 import typing as t
 from collections import Counter
 
-from ortools.sat.python import cp_model
-
 from ..model import Survivability
+from ._cp_sat import cp_model
 from .formulation import Formulation
 from .incumbent import attempts
 from .passes import TOO_BIG
@@ -94,7 +93,7 @@ def _unplaced(space: Space, goals: dict[str, int], budget: Budget) -> tuple[tupl
         tried.append((len(missing := _missing(space, goals, placed.chosen)), missing, placed))
         if not missing:
             return (), True
-    _, missing, placed = min(tried, key=lambda item: item[:2])
+    _count, missing, placed = min(tried, key=lambda item: item[:2])
     if len(space.candidates) > TOO_BIG:
         return missing, False
     formulation = Formulation(space, dataclasses.replace(room, fixed=False), placed)

@@ -1,0 +1,22 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This module is private to the collection: it may change
+# without notice between releases.
+
+"""The solver of OR-Tools, which may be missing: whoever solves looks at SOLVER_ERROR first."""
+
+from __future__ import annotations
+
+import traceback
+
+__all__ = ["SOLVER_ERROR", "cp_model"]
+
+try:
+    from ortools.sat.python import cp_model
+except ImportError:
+    cp_model = None
+    SOLVER_ERROR: str | None = traceback.format_exc()
+else:
+    SOLVER_ERROR = None
