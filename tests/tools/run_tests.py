@@ -56,7 +56,18 @@ def molecule_steps() -> list[Step]:
 
 
 def release_steps() -> list[Step]:
-    return [("release", [str(BIN / "pytest"), "--durations=0", "--durations-min=1", "tests/release"], ROOT)]
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    oldest = ROOT / ".cache" / "oldest" / "lib" / python / "site-packages"
+    pytest = str(BIN / "pytest")
+    return [
+        ("release", [pytest, "--durations=0", "--durations-min=1", "tests/release"], ROOT),
+        # Found before those of .venv, which adds the test tools.
+        (
+            "plugins with the oldest ansible-core",
+            ["env", f"PYTHONPATH={oldest}", pytest, "tests/unit/plugins/action", "tests/unit/plugins/modules"],
+            ROOT,
+        ),
+    ]
 
 
 def pytest_step(paths: list[str]) -> Step:
