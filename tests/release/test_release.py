@@ -50,7 +50,7 @@ only_long = pytest.mark.skipif(
 def run(
     command: t.Sequence[str | Path], *, cwd: Path, home: Path, **variables: str | Path
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program in an environment that knows nothing of this tree or of its user."""
+    """Run a program with the variables of nobody: no settings of this tree, nor of its user."""
     return subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
@@ -99,7 +99,7 @@ def collections(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def test_it_holds_what_is_published_and_nothing_else(tarball: Path) -> None:
-    """No environment, no cache, no private inventory, no test, and no file that git does not know."""
+    """No environment, no cache, no private inventory, no test, and nothing else that git ignores."""
     known = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
