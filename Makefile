@@ -11,7 +11,7 @@ export ANSIBLE_HOME := $(CURDIR)/.ansible
 .PHONY: help venv demo drill demo-down lab-up lab-down test test-long lint unit molecule lab-test release-venvs release-check lock clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 venv: $(VENV)/.complete ## .venv with Ansible, the tools, and this tree as the collection aivailable.sdai
 
