@@ -10,6 +10,7 @@ The last of the lab's tests, hence its name: it leaves bare hosts behind. The te
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import typing as t
 from pathlib import Path
@@ -18,7 +19,19 @@ import pytest
 import snapshot
 import yaml
 from lab_changes import kill_at, starts, whole
-from lab_hosts import ADDRESSES, BIN, INVENTORY, ROOT, Host, PlaybookRun, Statistics, only_long, playbook, wait_for
+from lab_hosts import (
+    ADDRESSES,
+    BIN,
+    INVENTORY,
+    ROOT,
+    Host,
+    PlaybookRun,
+    Statistics,
+    only_long,
+    playbook,
+    playbook_environment,
+    wait_for,
+)
 
 STORE = "/var/lib/sdai/store"
 # Where a teardown is killed, one after the other.
@@ -28,7 +41,15 @@ TEARDOWN_TASKS = (
     "absent | Stop HAProxy",
     "absent | Remove the packages that the role installed",
 )
-THEIRS = "defaults\n timeout client 5s\nfrontend theirs\n mode http\n bind 127.0.0.1:9999\n monitor-uri /there\n"
+# Their server looks like one of ours.
+THEIRS = (
+    "defaults\n mode http\n timeout client 5s\n timeout connect 5s\n timeout server 5s\n"
+    "frontend theirs\n bind 127.0.0.1:9999\n monitor-uri /there\n default_backend web\n"
+    f"backend web\n server llama3.1-8b--1 {ADDRESSES['gpu1']}:11500 maxconn 4\n"
+)
+LEFTOVERS = {"ansible.builtin.include_tasks": str(ROOT / "playbooks/includes/leftovers.yml")}
+# An address of the lab's network that no host has.
+NOBODY = "10.89.77.99"
 REMOVE = ("aivailable.sdai.teardown", "-e", "sdai_teardown=true")
 
 
@@ -62,6 +83,35 @@ def leftovers(bare: dict[str, snapshot.Snapshot], *names: str) -> dict[str, t.An
     return {name: found for name in names if (found := snapshot.difference(bare[name], snapshot.snapshot(name)))}
 
 
+def lab_groups() -> dict[str, t.Any]:
+    groups: dict[str, t.Any] = yaml.safe_load((INVENTORY / "hosts.yml").read_text())["lab"]["children"]
+    return groups
+
+
+def inventory(folder: Path, groups: dict[str, t.Any]) -> Path:
+    """The lab's inventory with other groups, two folders deep as the lab's, which finds its keys from there."""
+    (folder / ".lab").symlink_to(ROOT / ".lab")
+    made = folder / "inventories" / "lab"
+    made.mkdir(parents=True)
+    (made / "hosts.yml").write_text(yaml.safe_dump({"lab": {"children": groups}}))
+    (made / "group_vars").symlink_to(INVENTORY / "group_vars")
+    return made
+
+
+def lost_at(task: str, host: str, *arguments: str) -> PlaybookRun:
+    """Runs a teardown and kills a host of the lab when the run shows this task's banner."""
+    command = [str(BIN / "ansible-playbook"), *REMOVE, "-i", str(INVENTORY), *arguments]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=playbook_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as run:
+        seen = []
+        for line in t.cast("t.IO[str]", run.stdout):
+            seen.append(line)
+            if line.startswith("TASK [") and line.split("]")[0].endswith(task):
+                lab("kill", host)
+    return PlaybookRun(run.returncode, "".join(seen))
+
+
 def play(folder: Path, hosts: str, *tasks: dict[str, t.Any], **variables: t.Any) -> PlaybookRun:
     """Runs these tasks on a group of the lab, as apply does."""
     file = folder / "play.yml"
@@ -71,8 +121,7 @@ def play(folder: Path, hosts: str, *tasks: dict[str, t.Any], **variables: t.Any)
 
 def test_replicas_of_a_host_that_left_the_inventory_are_reported(tmp_path: Path, hosts: dict[str, Host]):
     """gpu2 is no node any more; its servers are in the frontend's configuration, and its units still run."""
-    include = {"ansible.builtin.include_tasks": str(ROOT / "playbooks/includes/leftovers.yml")}
-    run = play(tmp_path, "frontends", include, __sdai_addresses={"gpu1": ADDRESSES["gpu1"]})
+    run = play(tmp_path, "frontends", LEFTOVERS, __sdai_addresses={"gpu1": ADDRESSES["gpu1"]})
     assert run.code == 0, run.output
     message = run.output.replace("\n", " ")
     theirs = ", ".join(sorted(replica["id"] for replica in hosts["gpu2"].replicas()))
@@ -82,8 +131,9 @@ def test_replicas_of_a_host_that_left_the_inventory_are_reported(tmp_path: Path,
 
 
 def test_a_node_that_is_away_on_purpose_is_no_stranger(tmp_path: Path):
-    include = {"ansible.builtin.include_tasks": str(ROOT / "playbooks/includes/leftovers.yml")}
-    run = play(tmp_path, "frontends", include, __sdai_addresses={"gpu1": ADDRESSES["gpu1"]}, sdai_absent_nodes=["gpu2"])
+    run = play(
+        tmp_path, "frontends", LEFTOVERS, __sdai_addresses={"gpu1": ADDRESSES["gpu1"]}, sdai_absent_nodes=["gpu2"]
+    )
     assert run.code == 0, run.output
     assert "no host of the inventory" not in run.output
 
@@ -94,11 +144,9 @@ def test_a_host_that_left_the_inventory_serves_no_longer(
 ):
     """A real run without gpu2: no frontend routes there any more. Back in the inventory, it is taken as it runs."""
     before = starts(gpu_hosts)
-    inventory = yaml.safe_load((INVENTORY / "hosts.yml").read_text())
-    del inventory["lab"]["children"]["gpu_nodes"]["hosts"]["gpu2"]
-    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
-    (tmp_path / "group_vars").symlink_to(INVENTORY / "group_vars")
-    run = playbook("aivailable.sdai.apply", inventory=tmp_path)
+    groups = lab_groups()
+    del groups["gpu_nodes"]["hosts"]["gpu2"]
+    run = playbook("aivailable.sdai.apply", inventory=inventory(tmp_path, groups))
     assert run.code == 0, run.output
     assert "They still run there" in run.output.replace("\n", " ")
     assert set(statistics.states()) == {replica["id"] for replica in hosts["gpu1"].replicas()}
@@ -132,13 +180,20 @@ def test_it_wants_to_be_asked_for():
     assert "-e sdai_teardown=true" in run.output
 
 
-def test_no_node_is_taken_away_under_a_frontend(hosts: dict[str, Host]):
+def test_no_node_is_taken_away_under_a_frontend(tmp_path: Path, hosts: dict[str, Host]):
+    """Nor under one that does not say where it routes to."""
     replicas = hosts["gpu2"].replicas()
-    run = playbook(*REMOVE, "--limit", "gpu2")
+    groups = lab_groups()
+    groups["frontends"]["hosts"]["frontend2"] = {"sdai_address": NOBODY}
+    run = playbook(*REMOVE, "--limit", "gpu2", inventory=inventory(tmp_path, groups))
     assert run.code != 0
-    assert "frontend1 would still route to" in run.output
-    assert all(replica["id"] in run.output for replica in replicas)
+    routed = re.search(r"frontend1 would still route to ([^ ]+(?:, [^ ]+)*)\. ", run.output)
+    assert routed, run.output
+    assert sorted(routed[1].split(", ")) == sorted(replica["id"] for replica in replicas)
+    assert "Whether frontend2 would still route here cannot be read" in run.output
+    assert "frontend2 would still route to" not in run.output
     assert all(hosts["gpu2"].state(replica["unit"]) == "active" for replica in replicas)
+    assert hosts["frontend1"].run("ls /run/sdai/lock.json 2>/dev/null; true") == "", "the lock was not given back"
 
 
 def test_only_the_models_are_left(bare: dict[str, snapshot.Snapshot], gpu_hosts: list[Host]):
@@ -173,14 +228,20 @@ def test_a_kept_store_is_used_again_and_a_killed_teardown_is_ended(
     assert {name: rest for name, found in leftovers(bare, *bare).items() if (rest := without_models(found))} == {}
 
 
-def test_a_node_that_is_away_is_reported_and_removed_later(bare: dict[str, snapshot.Snapshot]):
-    lab("kill", "gpu2")
-    run = playbook(*REMOVE, "-e", "sdai_purge_models=true")
+def test_a_node_that_is_away_is_reported_and_removed_later(hosts: dict[str, Host], bare: dict[str, snapshot.Snapshot]):
+    """It is lost on the way, and still away at the next run."""
+    run = lost_at("absent | Remove the models", "gpu2", "-e", "sdai_purge_models=true")
     assert run.code != 0
-    assert "gpu2 does not answer: nothing was removed there" in run.output
+    assert "gpu2 is not clean: it was lost on the way." in run.output
+    assert "--limit gpu2" in run.output
+    assert "gpu1 is clean" in run.output
     # Run again it finds nothing but what it now was asked for: the models, and with them the directory.
     assert (run.changed["frontend1"], run.changed["gpu1"]) == (0, 2)
     assert leftovers(bare, "frontend1", "gpu1") == {}
+    run = playbook(*REMOVE, "-e", "sdai_purge_models=true", "--limit", "gpu2")
+    assert run.code != 0
+    assert "gpu2 does not answer: nothing was removed there" in run.output
+    assert hosts["frontend1"].run("ls -d /run/sdai 2>/dev/null; true") == "", "the lock was not given back"
     lab("start", "gpu2")
     run = playbook(*REMOVE, "-e", "sdai_purge_models=true", "--limit", "gpu2")
     assert run.code == 0, run.output
@@ -205,9 +266,16 @@ def test_a_haproxy_that_was_there_before_runs_as_before(
         run = play(tmp_path, "frontends", {"ansible.builtin.include_role": {**role, "tasks_from": "absent"}})
         assert run.code == 0, run.output
         wait_for("their frontend", lambda: frontend.run(asked) == "200", seconds=10, every=0.5)
-        assert "haproxy stays installed on frontend1" in run.output
-        found = snapshot.difference(before, snapshot.snapshot("frontend1"))
-        assert found == {}
+        # Their server is none of ours: neither is it reported, nor does a teardown stop what is not its own.
+        run = play(tmp_path, "frontends", LEFTOVERS, __sdai_addresses={})
+        assert run.code == 0, run.output
+        assert "llama3.1-8b--1" not in run.output
+        process = frontend.run("systemctl show -p InvocationID,MainPID haproxy.service")
+        run = playbook(*REMOVE)
+        assert run.code == 0, run.output
+        assert frontend.run(asked) == "200"
+        assert frontend.run("systemctl show -p InvocationID,MainPID haproxy.service") == process
+        assert snapshot.difference(before, snapshot.snapshot("frontend1")) == {}
     finally:
         frontend.run("apt-get purge --yes --autoremove haproxy; rm -rf /etc/haproxy /var/lib/haproxy /run/haproxy")
     assert leftovers(bare, "frontend1") == {}
