@@ -10,15 +10,22 @@ import json
 import os
 import subprocess
 import typing as t
+from pathlib import Path
 
 import pytest
 from lab_hosts import ADDRESSES, BIN, PLAN_FILE, ROOT, Host, Statistics, playbook
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from lab_changes import Models
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A limit for what may deploy more than once, its fixtures included."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent) and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(900))
 
 
 @pytest.fixture(scope="session")

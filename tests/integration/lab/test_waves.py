@@ -131,8 +131,6 @@ def test_a_killed_run_is_picked_up(
     whole(gpu_hosts, statistics)
 
 
-# A check run, a killed one and a whole one.
-@pytest.mark.timeout(900)
 def test_a_check_run_says_what_a_killed_run_and_the_next_one_do(
     gpu_hosts: list[Host],
     statistics: Statistics,
