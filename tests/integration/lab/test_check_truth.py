@@ -13,7 +13,6 @@ import json
 import typing as t
 
 import check_truth as truth
-import pytest
 import yaml
 from lab_hosts import INVENTORY, PlaybookRun, only_long, playbook
 
@@ -38,7 +37,6 @@ def with_other_models() -> list[str]:
 
 
 @only_long
-@pytest.mark.timeout(900)
 def test_a_change_is_said_as_it_is_done(check: Callable[..., Path]) -> None:
     """A model added, and the context of another one changed; a plan moves what it wants besides."""
     well(playbook("aivailable.sdai.apply", *with_other_models()))
