@@ -22,11 +22,14 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model i
 class Cost(t.NamedTuple):
     """What a way costs, summed over its waves, in the order of importance.
 
-    ``breaks``: models that fall below what they need not lose, that is the least of their minimum, what ran at the
-    beginning and what the plan has. ``below``: models that are below that. ``told``: announcements. ``waves``: waves.
+    A model need not lose the least of its minimum, what ran at the beginning and what the plan has. ``dark``: models
+    that need not, but of which nothing runs. ``breaks``: models that fall below what they need not lose; ``classes``:
+    their priorities' places from below. ``below``: models that are below it. ``told``: announcements. ``waves``: waves.
     """
 
+    dark: int = 0
     breaks: int = 0
+    classes: int = 0
     below: int = 0
     told: int = 0
     waves: int = 0
@@ -53,6 +56,8 @@ class Moves:
         self.stops = [replica for replica in current if (replica.node, replica.id) in gone]
         final = Counter(replica.model for replica in plan.replicas)
         first = Counter(replica.model for replica in current if replica.up)
+        priorities = sorted({model.priority for model in problem.models})
+        self.places = {model.name: priorities.index(model.priority) for model in problem.models}
         self.floor = {name: min(least, first[name], final[name]) for name, least in self.least.items()}
 
     def running(self, started: frozenset[Replica], stopped: frozenset[Replica]) -> list[Replica]:
@@ -75,8 +80,11 @@ class Moves:
         return all(load[r.node, share.id] <= self.offers[r.node, share.id] for r in new for share in r.gpus)
 
     def cost(self, before: Counter[str], after: Counter[str]) -> Cost:
+        fallen = [name for name, floor in self.floor.items() if after[name] < min(floor, before[name])]
         return Cost(
-            sum(after[name] < min(floor, before[name]) for name, floor in self.floor.items()),
+            sum(floor > 0 and after[name] == 0 for name, floor in self.floor.items()),
+            len(fallen),
+            sum(self.places[name] for name in fallen),
             sum(after[name] < floor for name, floor in self.floor.items()),
             sum(after[name] < min(least, before[name]) for name, least in self.least.items()),
             1,
@@ -101,7 +109,9 @@ class Moves:
                 if not self.allowed(new, started, stopped):
                     continue
                 for old in subsets([r for r in self.stops if r not in stopped]):
-                    if new or old:
+                    ids = {r.id for r in old}
+                    # A wave names what stops by its id: all that have it stop.
+                    if (new or old) and not any(r.id in ids for r in self.stops if r not in old | stopped):
                         then = (started | new, stopped | old)
                         total = cost.plus(self.cost(before, self.count(*then)))
                         heapq.heappush(queue, (total, next(number), *then))
