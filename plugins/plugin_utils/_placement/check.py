@@ -35,9 +35,9 @@ _SETTINGS = ("context", "parallel", "kv_cache_type", "batch")
 def check_plan(problem: Problem, plan: Plan, current: Sequence[Replica]) -> list[str]:
     """Return what is wrong with the plan for this fleet and catalog, given every replica that is on the nodes.
 
-    What runs as planned may use the margin and has shown what it takes; what is to start may use the offers, and
-    takes what the planner would count with. How a split divides its layers is not looked at: the offers that it
-    followed are of the day it was planned.
+    What runs as planned may use the margin, what is to start may use the offers. What is there as planned, be it
+    down, has its size already; what is new takes what the planner would count with. How a split divides its layers is
+    not looked at: the offers that it followed are of the day it was planned.
     """
     return list(_Plan(problem, plan, current).findings())
 
@@ -211,7 +211,7 @@ class _Plan:
                 f"{replica.id} gives {_rate(nanoseconds) / 1000:.1f} tokens/s on {replica.node}, below the "
                 f"min_tokens_per_second {model.min_speed / 1000:.1f} of {model.name}"
             )
-        if id(replica) in self.runs:
+        if id(replica) in self.present:
             return
         if min(layers) < 1 or any(len(need.layer_units) - 1 != total for need in needs):
             yield f"{replica.id} has {total} layers in the plan, its model has {needs[0].layers}"

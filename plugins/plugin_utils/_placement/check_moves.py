@@ -13,7 +13,7 @@ It shares types with what makes the waves and nothing else. Findings are sentenc
 from __future__ import annotations
 
 import typing as t
-from collections import Counter
+from collections import Counter, defaultdict
 
 from .check import twins
 
@@ -93,42 +93,47 @@ class _Moves:
             yield "nothing starts and nothing stops"
         had = Counter(replica.model for replica in self.up)
         starting = [self.planned[name] for name in wave.start if name in self.planned]
-        for replica in starting:
-            yield from self._start(replica)
+        # A replica that is down starts again in its own place.
+        again = {replica.id for replica in starting}
+        self.down = [replica for replica in self.down if replica.id not in again or replica in self.going]
+        yield from self._names(starting)
+        self.up += starting
         yield from self._room(starting)
-        for name in wave.stop:
-            # Whoever makes the wave knows a name only: all that have it and have to go, go.
-            found = [replica for replica in self.going if replica.id == name]
-            if not found:
-                yield f"{name} is to be stopped, but nothing of that name has to go then"
-            for replica in found:
-                self.going.remove(replica)
-                (self.up if replica.up else self.down).remove(replica)
+        named = set(wave.stop)
+        for name in sorted(named - {replica.id for replica in self.going}):
+            yield f"{name} is to be stopped, but nothing of that name has to go then"
+        # Whoever makes the wave knows a name only: all that have it and have to go, go.
+        gone = {id(replica) for replica in self.going if replica.id in named}
+        self.going, self.up, self.down = (
+            [replica for replica in there if id(replica) not in gone] for there in (self.going, self.up, self.down)
+        )
         yield from self._breaks(wave, had)
 
-    def _start(self, replica: Replica) -> Iterator[str]:
-        if replica in self.down:
-            self.down.remove(replica)
-        for other in [*self.up, *self.down]:
-            if other.id == replica.id:
+    def _names(self, starting: Sequence[Replica]) -> Iterator[str]:
+        """The id has to be free in the fleet, the port on its node."""
+        ids: dict[str, Replica] = {}
+        ports: dict[tuple[str, int], Replica] = {}
+        for replica in [*self.up, *self.down, *starting]:
+            ids.setdefault(replica.id, replica)
+            ports.setdefault((replica.node, replica.port), replica)
+        for replica in starting:
+            other, beside = ids[replica.id], ports[replica.node, replica.port]
+            if other != replica:
                 yield f"{replica.id} is to start on {replica.node} while one of that name is on {other.node}"
-            elif (other.node, other.port) == (replica.node, replica.port):
-                yield f"{replica.id} is to start on port {replica.port} of {replica.node}, which {other.id} still has"
-        self.up.append(replica)
+            elif beside != replica:
+                yield f"{replica.id} is to start on port {replica.port} of {replica.node}, which {beside.id} still has"
 
     def _room(self, starting: Sequence[Replica]) -> Iterator[str]:
+        held: defaultdict[GpuKey, list[tuple[str, int]]] = defaultdict(list)
+        for replica in self.up:
+            for share in replica.gpus:
+                held[replica.node, share.id].append((replica.id, share.vram_mib))
         for key in sorted({(replica.node, share.id) for replica in starting for share in replica.gpus}):
-            held = [
-                (replica.id, share.vram_mib)
-                for replica in self.up
-                for share in replica.gpus
-                if (replica.node, share.id) == key
-            ]
-            total = sum(mib for _name, mib in held)
+            total = sum(mib for _name, mib in held[key])
             if key in self.gpus and total > self.gpus[key].offer_mib:
                 yield (
                     f"GPU {'/'.join(key)} offers {self.gpus[key].offer_mib} MiB, but would have to hold {total} MiB: "
-                    f"{', '.join(f'{name} {mib}' for name, mib in held)}"
+                    f"{', '.join(f'{name} {mib}' for name, mib in held[key])}"
                 )
 
     def _breaks(self, wave: Wave, had: Counter[str]) -> Iterator[str]:

@@ -114,17 +114,31 @@ def claims(replica: Replica) -> Iterator[t.Hashable]:
     yield from ((replica.node, share.id) for share in replica.gpus if replica.up)
 
 
-def knots(replicas: Sequence[Replica]) -> list[set[Replica]]:
+def knots(replicas: Iterable[Replica]) -> list[set[Replica]]:
     """Return the replicas in groups that have nothing to do with each other: no model, id, port or GPU in common."""
-    groups: dict[t.Hashable, set[Replica]] = {}
+    holders: defaultdict[t.Hashable, list[Replica]] = defaultdict(list)
     for replica in replicas:
-        merged = {replica}
-        for claim in [("model", replica.model), *claims(replica)]:
-            merged |= groups.get(claim, set())
-        for member in merged:
-            for claim in [("model", member.model), *claims(member)]:
-                groups[claim] = merged
-    return list({id(group): group for group in groups.values()}.values())
+        for claim in _ties(replica):
+            holders[claim].append(replica)
+    left = dict.fromkeys(replicas)
+    found = []
+    while left:
+        fresh = [next(iter(left))]
+        del left[fresh[0]]
+        knot = set(fresh)
+        while fresh:
+            for claim in _ties(fresh.pop()):
+                for other in holders.pop(claim, ()):
+                    if left.pop(other, other) is None:
+                        knot.add(other)
+                        fresh.append(other)
+        found.append(knot)
+    return found
+
+
+def _ties(replica: Replica) -> Iterator[t.Hashable]:
+    yield ("model", replica.model)
+    yield from claims(replica)
 
 
 class Search:

@@ -11,7 +11,8 @@ A wave is legal when its starts fit beside everything that runs, its own stops i
 all that fits; of what it replaces, that stops what the next starts need the room of, and what is in
 nobody's way stays until all is started. So a chain of moves takes as many waves as it has links, and no
 model falls below its minimum, or what it had of it. Where nothing could go on in that way, something
-breaks before it is made: the least that lets one more replica start.
+breaks before it is made: what costs the least of all orders where the moves are few (see ``knots``), else the
+least that lets one more replica start.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def transition(current: Sequence[Replica], plan: Plan, problem: Problem) -> Tran
     """
     there = already(problem, current, plan.replicas)
     keep = [replica for replica in plan.replicas if replica in there and there[replica].up]
-    start = [replica for replica in plan.replicas if replica not in set(keep)]
+    kept = set(keep)
+    start = [replica for replica in plan.replicas if replica not in kept]
     staying = set(there.values())
     stop = sorted(
         (replica for replica in current if replica not in staying),

@@ -73,6 +73,7 @@ def world(pick: Pick, gpus: t.Sequence[int], models: t.Sequence[int]) -> Problem
                 kind=kind,
                 vendor=vendor,
                 architecture=architecture,
+                margin_mib=pick((0, 1000)),
                 usable=pick((True, True, True, True, False)),
             )
         )

@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import typing as t
 
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.check_moves import check_transition
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model import (
     Objective,
     Options,
@@ -17,6 +19,7 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model i
 )
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.serialize import plan_to_dict
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve import solve
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.waves import transition
 from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.builders import check
 from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.oracle import (
     Truth,
@@ -138,11 +141,17 @@ def test_a_second_run_changes_nothing(case: Problem, replan: bool) -> None:
     assert second.objectives[-1].value == 0
 
 
-@given(problems(), problems(), st.sampled_from((None, 0, 6000)), st.booleans())
-def test_a_changed_world_is_planned_validly(before: Problem, after: Problem, budget: int | None, replan: bool) -> None:
+@given(problems(), problems(), st.sampled_from((None, 0, 6000)), st.booleans(), st.sets(st.integers(0, 8), max_size=2))
+def test_a_changed_world_is_planned_validly(
+    before: Problem, after: Problem, budget: int | None, replan: bool, down: set[int]
+) -> None:
     """Whatever ran before: the new plan is valid, and never worse in its minimums than starting from nothing allows."""
-    ran = solve(before, (), OPTIONS).replicas
+    ran = [
+        dataclasses.replace(replica, up=place not in down)
+        for place, replica in enumerate(solve(before, (), OPTIONS).replicas)
+    ]
     plan = solve(after, ran, Options(seconds=10, churn_budget_mib=budget, replan=replan))
     check(after, plan, ran)
+    assert check_transition(after, ran, plan, transition(ran, plan, after)) == []
     again = solve(after, plan.replicas, Options(seconds=10, churn_budget_mib=budget))
     assert reached(again)[0] <= reached(plan)[0]

@@ -199,6 +199,19 @@ def test_what_is_down_starts_again_in_its_place() -> None:
     assert check_transition(FLEET, runs, PLAN, again) == []
 
 
+def test_a_name_is_taken_also_by_what_is_down_elsewhere() -> None:
+    """While the plan's own replica of that name, down as well, is in nobody's way."""
+    own, other = (running("m", card, 5_000, up=False) for card in CARDS[:2])
+    case = dataclasses.replace(FLEET, models=(model("m", 5_000),))
+    plan = dataclasses.replace(PLAN, replicas=(dataclasses.replace(own, up=True),))
+    way = Transition((), ("m--1",), (stop("m--1", "n1"),), 5_000, (Wave(("m--1",), ("m--1",)),))
+    assert check_transition(case, [own, other], plan, way) == [
+        "wave 1: m--1 is to start on n0 while one of that name is on n1"
+    ]
+    later = dataclasses.replace(way, waves=(Wave((), ("m--1",)), Wave(("m--1",), ())))
+    assert check_transition(case, [own, other], plan, later) == []
+
+
 def test_all_of_a_name_stop_together() -> None:
     """Whoever makes the waves knows the name alone."""
     namesakes = [running("m", card, 5_000) for card in CARDS[:2]]
