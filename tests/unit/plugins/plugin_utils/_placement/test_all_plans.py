@@ -155,3 +155,24 @@ def test_a_changed_world_is_planned_validly(
     assert check_transition(after, ran, plan, transition(ran, plan, after)) == []
     again = solve(after, plan.replicas, Options(seconds=10, churn_budget_mib=budget))
     assert reached(again)[0] <= reached(plan)[0]
+
+
+@settings(max_examples=settings.default.max_examples // 5)
+@given(larger_problems(), st.booleans())
+def test_after_a_loss_the_minimums_are_as_good_as_from_nothing(case: Problem, replan: bool) -> None:
+    """Whatever stays where it is; and with a free hand no service is lost to what runs."""
+    lost, *left = case.gpus
+    after = dataclasses.replace(case, gpus=tuple(left))
+    ran = [
+        replica
+        for replica in solve(case, (), OPTIONS).replicas
+        if lost.key not in {(replica.node, share.id) for share in replica.gpus}
+    ]
+    plan = solve(after, ran, Options(seconds=10, replan=replan))
+    check(after, plan, ran)
+    truth = Truth(after)
+    unmet, weak = truth.first_two()
+    assert reached(plan)[:2] == (unmet, -weak)
+    service = -truth.least(-1 * truth.served)
+    assert plan.objectives[-2].bound >= service - resolution(after)
+    assert not replan or reached(plan)[2] >= service - resolution(after)
