@@ -24,8 +24,10 @@ from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placem
 from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.oracle import (
     Truth,
     best_of,
-    larger_problems,
     lost_with,
+)
+from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.worlds import (
+    larger_problems,
     problems,
 )
 from hypothesis import given, settings
