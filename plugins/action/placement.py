@@ -20,6 +20,8 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ..plugin_utils._fleet import build_problem, read_current, read_options
+from ..plugin_utils._placement.check import check_plan, refuse
+from ..plugin_utils._placement.check_moves import check_transition
 from ..plugin_utils._placement.errors import DocumentError, PlacementError
 from ..plugin_utils._placement.serialize import plan_from_dict, plan_to_dict, same_plan, transition_to_dict
 from ..plugin_utils._placement.solve import solve
@@ -99,7 +101,9 @@ class ActionModule(ActionBase):
             check_reviewed(problem, plan, current)
         else:
             plan = _solve(problem, current, options)
+            refuse("plan", check_plan(problem, plan, current))
         transition = transition_to(current, plan, problem)
+        refuse("transition", check_transition(problem, current, plan, transition))
         return {
             "changed": False,
             "plan": plan_to_dict(plan),

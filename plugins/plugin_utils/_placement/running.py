@@ -40,8 +40,15 @@ def invalid(problem: Problem, replica: Replica) -> str | None:
         refused = eligibility(model, gpu, nodes[gpu.node])
         if refused is not None:
             return refused
-    if as_it_runs(model, replica, present) is None:
+    return _unserved(model, replica, present)
+
+
+def _unserved(model: Model, replica: Replica, gpus: Sequence[Gpu]) -> str | None:
+    shape = as_it_runs(model, replica, gpus)
+    if shape is None:
         return f"runner {replica.runner} no longer serves its GPU"
+    if shape.speed < model.min_speed:
+        return f"{shape.speed / 1000:.1f} tokens/s is below min_tokens_per_second {model.min_speed / 1000:.1f}"
     return None
 
 

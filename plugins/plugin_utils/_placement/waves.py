@@ -11,7 +11,8 @@ A wave is legal when its starts fit beside everything that runs, its own stops i
 all that fits; of what it replaces, that stops what the next starts need the room of, and what is in
 nobody's way stays until all is started. So a chain of moves takes as many waves as it has links, and no
 model falls below its minimum, or what it had of it. Where nothing could go on in that way, something
-breaks before it is made: the least that lets one more replica start.
+breaks before it is made: what costs the least of all orders where the moves are few (see ``knots``), else the
+least that lets one more replica start.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ import typing as t
 from collections import Counter, defaultdict
 
 from .errors import PlacementError
+from .knots import FEW, Floors, Search, after_step, claims, knots
 from .model import Stop, Transition, Wave
 from .running import already
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from .knots import Step
     from .model import GpuKey, Plan, Problem, Replica
 
 
@@ -39,7 +42,8 @@ def transition(current: Sequence[Replica], plan: Plan, problem: Problem) -> Tran
     """
     there = already(problem, current, plan.replicas)
     keep = [replica for replica in plan.replicas if replica in there and there[replica].up]
-    start = [replica for replica in plan.replicas if replica not in set(keep)]
+    kept = set(keep)
+    start = [replica for replica in plan.replicas if replica not in kept]
     staying = set(there.values())
     stop = sorted(
         (replica for replica in current if replica not in staying),
@@ -57,23 +61,63 @@ def transition(current: Sequence[Replica], plan: Plan, problem: Problem) -> Tran
 def _waves(
     keep: Sequence[Replica], start: Sequence[Replica], stop: Sequence[Replica], problem: Problem
 ) -> tuple[Wave, ...]:
-    """Start all at the first chance; where that breaks something, perhaps it breaks less if some starts wait."""
-    waves = tuple(_Schedule(keep, start, stop, problem).waves())
-    if not any(wave.breaks for wave in waves):
-        return waves
-    patient = tuple(_Schedule(keep, start, stop, problem, patient=True).waves())
-    return min(waves, patient, key=lambda found: sum(len(wave.breaks) for wave in found))
+    """Start all at the first chance; where that breaks something, perhaps it breaks less if some starts wait.
+
+    Where both break something, each knot of a few moves gets the order that is the best of all.
+    """
+    floors = Floors(problem.models, [*keep, *stop], [*keep, *start])
+    steps = list(_Schedule(keep, start, stop, problem).steps())
+    if floors.cost_of(steps).told:
+        patient = list(_Schedule(keep, start, stop, problem, patient=True).steps())
+        steps = min(steps, patient, key=floors.cost_of)
+    if floors.cost_of(steps).told:
+        steps = min(steps, _untied(steps, keep, problem), key=floors.cost_of)
+    return tuple(_told(steps, floors))
+
+
+def _untied(steps: Sequence[Step], keep: Sequence[Replica], problem: Problem) -> list[Step]:
+    """Return the steps with each small knot that breaks something in its best order; knots need not wait."""
+    free: Counter[GpuKey] = Counter({gpu.key: gpu.offer_mib for gpu in problem.gpus})
+    for replica in keep:
+        free.subtract(dict(_places(replica)))
+    merged: list[Step] = []
+    for knot in knots([replica for step in steps for part in step for replica in part]):
+        own = [(_only(starts, knot), _only(stops, knot)) for starts, stops in steps]
+        own = [step for step in own if any(step)]
+        starts = sorted((replica for step in own for replica in step[0]), key=_order)
+        stops = sorted((replica for step in own for replica in step[1]), key=_order)
+        names = {replica.model for replica in knot}
+        models = [model for model in problem.models if model.name in names]
+        kept = [replica for replica in keep if replica.model in names]
+        floors = Floors(models, [*kept, *stops], [*kept, *starts])
+        cost = floors.cost_of(own)
+        if cost.told and len(knot) <= FEW:
+            own = Search(free, starts, stops, floors).better(cost) or own
+        merged += [((), ())] * (len(own) - len(merged))
+        for place, (more_starts, more_stops) in enumerate(own):
+            merged[place] = (merged[place][0] + more_starts, merged[place][1] + more_stops)
+    return merged
+
+
+def _only(replicas: Iterable[Replica], knot: set[Replica]) -> tuple[Replica, ...]:
+    return tuple(replica for replica in replicas if replica in knot)
+
+
+def _told(steps: Sequence[Step], floors: Floors) -> Iterator[Wave]:
+    """Yield the waves of the steps; each says which models fall below their minimum."""
+    had = floors.before
+    for starts, stops in steps:
+        has = after_step(had, starts, stops)
+        yield Wave(
+            start=tuple(replica.id for replica in sorted(starts, key=_order)),
+            stop=tuple(dict.fromkeys(replica.id for replica in sorted(stops, key=_order))),
+            breaks=tuple(floors.told(had, has)),
+        )
+        had = has
 
 
 def _places(replica: Replica) -> Iterator[tuple[GpuKey, int]]:
     return (((replica.node, share.id), share.vram_mib) for share in replica.gpus if replica.up)
-
-
-def _claims(replica: Replica) -> Iterator[t.Hashable]:
-    """Yield what two replicas may quarrel about: id, port and GPUs."""
-    yield replica.id
-    yield (replica.node, replica.port)
-    yield from (key for key, _amount in _places(replica))
 
 
 def _order(replica: Replica) -> tuple[str, int, str, str]:
@@ -104,11 +148,11 @@ class _Schedule:
             self.free.subtract(dict(_places(replica)))
         self.holders: defaultdict[t.Hashable, dict[Replica, None]] = defaultdict(dict)
         for replica in stop:
-            for claim in _claims(replica):
+            for claim in claims(replica):
                 self.holders[claim][replica] = None
         self.promised: set[Replica] = set()
 
-    def waves(self) -> Iterator[Wave]:
+    def steps(self) -> Iterator[Step]:
         while self.start or self.stop:
             self.had = Counter(self.count)
             started = self._start(self.patient)
@@ -121,17 +165,7 @@ class _Schedule:
             if not started and not stopped:
                 left = ", ".join(replica.id for replica in self.start)
                 raise PlacementError(f"plan: the GPUs have no room for {left}; make the plan anew")
-            yield Wave(
-                start=tuple(replica.id for replica in sorted(started, key=_order)),
-                stop=tuple(replica.id for replica in sorted(stopped, key=_order)),
-                breaks=tuple(
-                    sorted(
-                        name
-                        for name, model in self.models.items()
-                        if self.count[name] < min(model.replicas_min, self.had[name])
-                    )
-                ),
-            )
+            yield tuple(started), tuple(stopped)
 
     # --- starts ---
 
@@ -156,7 +190,7 @@ class _Schedule:
 
     def _wanted(self) -> set[str]:
         """Return the models of what is to stop and holds what a start claims."""
-        return {other.model for replica in self.start for claim in _claims(replica) for other in self.holders[claim]}
+        return {other.model for replica in self.start for claim in claims(replica) for other in self.holders[claim]}
 
     # --- stops ---
 
@@ -196,7 +230,7 @@ class _Schedule:
         """Return the sets of models that wait for each other and for nobody else: in each, one has to break."""
         waits: dict[str, set[str]] = {replica.model: {replica.model} for replica in self.start}
         for replica in self.start:
-            for claim in _claims(replica):
+            for claim in claims(replica):
                 waits[replica.model].update(other.model for other in self.holders[claim] if other.model in waits)
         reach = {model: self._reach(model, waits) for model in waits}
         return sorted({found for found in reach.values() if all(reach[model] == found for model in found)}, key=sorted)
@@ -216,7 +250,8 @@ class _Schedule:
         What may go is taken first, then what holds most.
         """
         names = [replica.id, (replica.node, replica.port)]
-        found = list(dict.fromkeys(other for name in names for other in self.holders[name]))
+        named = [other.id for name in names for other in self.holders[name]]
+        found = list(dict.fromkeys(other for name in named for other in self.holders[name]))
         for key, mib in _places(replica):
             held = {other: dict(_places(other))[key] for other in self.holders[key]}
             lacking = mib - self.free[key] + reserved[key] - sum(held.get(other, 0) for other in found)
@@ -224,8 +259,10 @@ class _Schedule:
                 left = [other for other in held if other not in found]
                 if not left:
                     return None
-                found.append(min(left, key=lambda o: (bool(self._missed([*found, o])), -held[o], _order(o))))
-                lacking -= held[found[-1]]
+                best = min(left, key=lambda o: (bool(self._missed([*found, o])), -held[o], _order(o)))
+                # Whoever makes a wave knows the ids of what stops: all of one id stop together.
+                found += [other for other in self.holders[best.id] if other not in found]
+                lacking = mib - self.free[key] + reserved[key] - sum(held.get(other, 0) for other in found)
         return found
 
     def _missed(self, stops: Iterable[Replica]) -> list[str]:
@@ -254,6 +291,6 @@ class _Schedule:
             del self.stop[replica]
             self.count[replica.model] -= replica.up
             self.free.update(dict(_places(replica)))
-            for claim in _claims(replica):
+            for claim in claims(replica):
                 del self.holders[claim][replica]
         return list(stops)

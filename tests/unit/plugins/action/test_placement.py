@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import stat
@@ -221,7 +222,11 @@ def alter(cards: dict[str, dict[str, t.Any]]) -> dict[str, t.Any]:
             {"models": [model(context=8192)]}, "context was planned as 4096 and is wanted as 8192", id="setting"
         ),
         pytest.param({"models": [model("new:1")]}, "mine:8b is no longer in sdai_models", id="model gone"),
-        pytest.param({"models": [model(), model("new:1")]}, "new:1 is new in sdai_models", id="model new"),
+        pytest.param(
+            {"models": [model(), model("new:1")]},
+            "new:1 is in sdai_models, but the plan neither places it nor lists it",
+            id="model new",
+        ),
         pytest.param({"fleet": {"gpu3": {"gpus": [card("C")]}}}, "GPU gpu1/A is gone", id="node gone"),
         pytest.param(
             {"fleet": {"gpu3": {"gpus": [card("C"), card("A", 1)]}}},
@@ -331,6 +336,36 @@ def test_an_edited_split_still_holds_the_whole_model(
     edited(dest, lambda document: document["replicas"][0]["gpus"][place].update(change))
     with pytest.raises(AnsibleActionFail, match=message):
         run(plan_file=str(dest), **world)
+
+
+def test_a_wrong_plan_is_not_handed_on(monkeypatch: pytest.MonkeyPatch, dest: Path) -> None:
+    """Whatever the solver has done: nobody acts on it, and no file of it is left."""
+    plan = placement.solve
+
+    def too_small(*arguments: t.Any) -> t.Any:
+        found = plan(*arguments)
+        (replica,) = found.replicas
+        (share,) = replica.gpus
+        small = dataclasses.replace(replica, gpus=(dataclasses.replace(share, vram_mib=7000),))
+        return dataclasses.replace(found, replicas=(small,))
+
+    monkeypatch.setattr(placement, "solve", too_small)
+    with pytest.raises(
+        AnsibleActionFail,
+        match=r"plan that was made breaks [\s\S]* report it [\s\S]*\n- mine-8b--1: 7000 MiB are .* takes 7327 MiB",
+    ):
+        run(dest=str(dest))
+    assert not dest.exists()
+
+
+def test_a_wrong_transition_is_not_handed_on(monkeypatch: pytest.MonkeyPatch, dest: Path) -> None:
+    way = placement.transition_to
+    monkeypatch.setattr(placement, "transition_to", lambda *arguments: dataclasses.replace(way(*arguments), waves=()))
+    with pytest.raises(
+        AnsibleActionFail, match=r"transition that was made [\s\S]*\n- mine-8b--1 starts in 0 waves instead of one"
+    ):
+        run(dest=str(dest))
+    assert not dest.exists()
 
 
 def test_an_edited_plan_says_what_it_misses(dest: Path) -> None:

@@ -15,6 +15,7 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.running
 from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.builders import (
     gpu,
     model,
+    need,
     problem,
     running,
 )
@@ -72,6 +73,15 @@ def test_a_replica_stays_only_where_its_gpu_is(cards: list[t.Any], reason: str) 
 def test_another_runner_is_no_longer_served() -> None:
     found = invalid(problem([CARD], [model("m", 5000)]), dataclasses.replace(RUNS, runner="vulkan"))
     assert found == "runner vulkan no longer serves its GPU"
+
+
+def test_a_runner_that_is_too_slow_does_not_stay() -> None:
+    """Though a start on that GPU would be quick enough, with its first runner."""
+    needs = {"slow": (need(5000, 80.0), need(5000, 20.0, runner="vulkan"))}
+    case = problem([CARD], [model("m", needs, min_speed=60_000)])
+    assert invalid(case, RUNS) is None
+    found = invalid(case, dataclasses.replace(RUNS, runner="vulkan"))
+    assert found == "20.0 tokens/s is below min_tokens_per_second 60.0"
 
 
 @pytest.mark.parametrize(("foreign", "stays"), [(0, True), (1000, True), (1001, False)])

@@ -7,11 +7,9 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import typing as t
-from collections import Counter
 
 import pytest
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.check_moves import check_transition
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.errors import PlacementError
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model import (
     Constraints,
@@ -27,6 +25,7 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model i
 )
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve import solve
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.waves import transition
+from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.best_waves import Moves
 from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.builders import (
     gpu,
     model,
@@ -105,6 +104,30 @@ def test_of_two_that_have_to_break_one_still_serves() -> None:
         Wave(("m--3",), ("m--2",)),
         Wave(("m--4",), ()),
     )
+
+
+def test_that_something_serves_weighs_more_than_a_short_break() -> None:
+    """And where either of two models has to break, it is the one of less priority."""
+    cards = [gpu("n0", "g0", 9_000), gpu("n1", "g1", 6_000)]
+    runs = [running("high", cards[0], 5_000), running("low", cards[1], 5_000)]
+    for low, first in ((10, "low"), (99, "high")):
+        models = [
+            model("high", 5_000, priority=90, constraints=Constraints(gpus=("n1/g1",))),
+            model("low", 5_000, priority=low, constraints=Constraints(gpus=("n0/g0",))),
+        ]
+        _, found = planned(cards, models, runs)
+        assert found.waves[0] == Wave((), (f"{first}--1",), (first,))
+
+
+def test_namesakes_stop_together() -> None:
+    """The wave that names one stops both: they are counted as one stop."""
+    cards = [gpu(f"n{i}", f"g{i}", 6_000) for i in range(3)]
+    runs = [running("m", cards[i], 5_000, context=4096) for i in (0, 1)]
+    case = problem(cards, [model("m", 5_000, least=2, constraints=Constraints(exclude_nodes=("n1",)))])
+    plan = solve(case, runs, OPTIONS)
+    found = transition(runs, plan, case)
+    assert check_transition(case, runs, plan, found) == []
+    assert [wave.stop for wave in found.waves] == [("m--1",), ()]
 
 
 def test_models_that_wait_for_themselves_break_together() -> None:
@@ -221,117 +244,64 @@ def test_every_wave_is_legal(worlds: tuple[Problem, Problem], down: set[int]) ->
         for place, replica in enumerate(solve(before, (), OPTIONS).replicas)
     ]
     plan = solve(after, runs, OPTIONS)
-    replay(after, runs, plan.replicas, transition(runs, plan, after))
+    assert check_transition(after, runs, plan, transition(runs, plan, after)) == []
 
 
 @st.composite
-def placements(draw: st.DrawFn) -> tuple[Problem, list[Replica], tuple[Replica, ...]]:
+def placements(draw: st.DrawFn, most: int) -> tuple[Problem, list[Replica], Plan]:
     """A full fleet and two placements on it that have nothing to do with each other, some of the first one down."""
     cards = [
         gpu(f"n{i}", f"g{i}", draw(st.sampled_from((4_000, 6_000, 9_000)))) for i in range(draw(st.integers(1, 4)))
     ]
     models = [
-        model(name, draw(st.sampled_from((1_500, 2_500, 3_900, 5_000))), least=draw(st.integers(0, 2)), most=9)
+        model(
+            name,
+            draw(st.sampled_from((1_500, 2_500, 3_900, 5_000))),
+            least=draw(st.integers(0, 2)),
+            most=9,
+            priority=draw(st.sampled_from((10, 90))),
+        )
         for name in "abcd"
     ]
 
-    def placed(context: int, port: int) -> list[Replica]:
+    def placed(context: int, port: int, repeat: bool) -> list[Replica]:
         found: list[Replica] = []
-        for number in range(draw(st.integers(1, 7))):
+        for number in range(draw(st.integers(1, most))):
             wish, card = draw(st.sampled_from(models)), draw(st.sampled_from(cards))
             mib = wish.needs["slow"][0].vram_mib
-            if load_of(found)[card.key] + mib <= card.offer_mib:
+            beside = [replica for replica in found if replica.node == card.node]
+            # What somebody started by hand may have the name of what is on another node.
+            namesake = [r.id for r in found if r.model == wish.name and r not in beside] if repeat else []
+            if sum(replica.vram_mib for replica in beside) + mib <= card.offer_mib:
                 replica = running(wish.name, card, mib, number=port + number, port=port + number, context=context)
-                found.append(replica)
+                found.append(dataclasses.replace(replica, id=namesake[0]) if namesake else replica)
         return found
 
-    same_names = draw(st.booleans())
-    runs = [dataclasses.replace(replica, up=draw(st.integers(0, 9)) > 0) for replica in placed(4096, 11500)]
-    return problem(cards, models), runs, tuple(placed(8192, 11500 if same_names else 11600))
+    same_names, repeat = draw(st.booleans()), draw(st.integers(0, 4)) == 0
+    runs = [dataclasses.replace(replica, up=draw(st.integers(0, 9)) > 0) for replica in placed(4096, 11500, repeat)]
+    wanted = placed(8192, 11500 if same_names else 11600, False)
+    return problem(cards, models), runs, dataclasses.replace(EMPTY, replicas=tuple(wanted))
 
 
-@settings(max_examples=300, deadline=None)
-@given(placements())
-def test_any_placement_can_be_reached(case: tuple[Problem, list[Replica], tuple[Replica, ...]]) -> None:
-    world, runs, wanted = case
-    plan = dataclasses.replace(solve(problem([], []), (), OPTIONS), replicas=wanted)
-    replay(world, runs, wanted, transition(runs, plan, world))
+EMPTY = solve(problem([], []), (), OPTIONS)
 
 
-def replay(case: Problem, runs: list[Replica], planned: t.Sequence[Replica], found: Transition) -> None:
-    """Step by step: starts fit beside all that runs; only what is announced falls below its minimum, for want of any
-    other way; the end is the plan."""
-    up = {(r.node, r.id): r for r in runs if r.up}
-    down = {(r.node, r.id): r for r in runs if not r.up}
-    wanted = {replica.id: replica for replica in planned}
-    nodes = {stop.id: stop.node for stop in found.stop}
-    offers = {card.key: card.offer_mib for card in case.gpus}
-    least = {m.name: m.replicas_min for m in case.models}
-    total = Counter(replica.model for replica in planned)
-    started: list[str] = []
-    stopped: list[str] = []
-    for wave in found.waves:
-        assert wave.start or wave.stop
-        had = Counter(replica.model for replica in up.values())
-        for name in wave.start:
-            new = wanted[name]
-            assert (new.node, name) not in up
-            assert name not in {other for _, other in {*up, *down} - {(new.node, name)}}
-            assert new.port not in {
-                r.port for r in [*up.values(), *down.values()] if r.node == new.node and r.id != name
-            }
-            down.pop((new.node, name), None)
-            up[new.node, name] = new
-            assert all(load_of(up.values())[key] <= offers[key] for key in load_of([new]))
-        left = [replica for replica in planned if replica.id not in {*started, *wave.start, *found.keep}]
-        floor = {name: min(minimum, had[name], total[name]) for name, minimum in least.items()}
-        stuck = not any(could_start(new, up, down, floor, offers) for new in left)
-        for name in wave.stop:
-            assert up.pop((nodes[name], name), None) or down.pop((nodes[name], name))
-        has = Counter(replica.model for replica in up.values())
-        assert set(wave.breaks) == {name for name, minimum in least.items() if has[name] < min(minimum, had[name])}
-        assert stuck or all(has[name] >= floor[name] for name in least), "broken, though something could go on"
-        started += wave.start
-        stopped += wave.stop
-    assert sorted(started) == sorted(found.start)
-    assert sorted(stopped) == sorted(stop.id for stop in found.stop)
-    assert {*up} == {(replica.node, replica.id) for replica in planned}
-    assert not down
-    assert found.move_mib == sum(wanted[name].vram_mib for name in found.start)
-    assert {*found.keep, *found.start} == wanted.keys()
+@given(placements(most=7))
+def test_any_placement_can_be_reached(case: tuple[Problem, list[Replica], Plan]) -> None:
+    world, runs, plan = case
+    assert check_transition(world, runs, plan, transition(runs, plan, world)) == []
 
 
-Running = dict[tuple[str, str], Replica]
-
-
-def could_start(
-    new: Replica, up: Running, down: Running, floor: dict[str, int], offers: dict[tuple[str, str], int]
-) -> bool:
-    """Tell whether the replica would fit once some of what may stop had: tried with every such set."""
-    present = [*up.values(), *down.values()]
-    names = [r for r in present if r.id == new.id or (r.node, r.port) == (new.node, new.port)]
-    beside = [r for r in up.values() if load_of([r]).keys() & load_of([new]).keys()]
-    old = [r for r in {*names, *beside} if r.context == 4096]
-    for size in range(len(old) + 1):
-        for going in itertools.combinations(old, size):
-            rest = [r for r in up.values() if r not in going]
-            has = Counter(r.model for r in rest)
-            load = load_of([*rest, new])
-            if (
-                all(has[r.model] >= floor.get(r.model, 0) for r in going if r.up)
-                and all(load[key] <= offers[key] for key in load_of([new]))
-                and not set(names) - set(going)
-            ):
-                return True
-    return False
-
-
-def load_of(replicas: t.Iterable[Replica]) -> Counter[tuple[str, str]]:
-    load: Counter[tuple[str, str]] = Counter()
-    for replica in replicas:
-        for share in replica.gpus:
-            load[replica.node, share.id] += share.vram_mib
-    return load
+@given(placements(most=4))
+def test_no_order_of_waves_breaks_less(case: tuple[Problem, list[Replica], Plan]) -> None:
+    """All orders are tried: none leaves fewer models without a replica or below what they need not lose, or for a
+    shorter time, or has fewer breaks to announce; the number of waves may be one more."""
+    world, runs, plan = case
+    found = transition(runs, plan, world)
+    moves = Moves(world, runs, plan, found)
+    taken, best = moves.taken(found), moves.best()
+    assert taken[:-1] == best[:-1]
+    assert taken.waves <= best.waves + 1
 
 
 @pytest.mark.parametrize("order", [1, -1])
