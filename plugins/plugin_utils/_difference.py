@@ -184,13 +184,12 @@ def _survival(problem: Problem, today: Plan, then: Plan) -> list[str]:
     for node in sorted(there & {*old.strong_lost_with, *new.strong_lost_with}):
         before, after = old.strong_lost_with.get(node, ()), new.strong_lost_with.get(node, ())
         if before != after:
-            lines += wrap(
-                f"without {node}: no room again for {', '.join(before) or 'nothing'} today, "
-                f"for {', '.join(after) or 'nothing'} then",
-                6,
-                "    → ",
-            )
+            lines += wrap(f"without {node}: {_again(before)} today, {_again(after)} then", 6, "    → ")
     return lines
+
+
+def _again(lost: Sequence[str]) -> str:
+    return f"no room again for {', '.join(lost)}" if lost else "room for all"
 
 
 def _unplaced(today: Plan, then: Plan) -> list[str]:

@@ -92,7 +92,9 @@ def _remedy(trials: _Trials, item: Unplaced, variant: Variant) -> str:
     if not texts:
         return ""
     shown = "a solve has shown that this places it" if len(texts) == 1 else "a solve has shown that each of these does"
-    return "; or ".join([f"{shown}: {texts[0]}", *texts[1:], fewer(model.replicas_min - item.missing)])
+    # What no place of the fleet is large enough for has a remedy that needs no solve: one place that is.
+    rest = item.remedy if _most(trials.problem, model.name) == 0 else fewer(model.replicas_min - item.missing)
+    return "; or ".join([f"{shown}: {texts[0]}", *texts[1:], rest])
 
 
 class _Trials:
