@@ -100,7 +100,7 @@ class ActionModule(ActionBase):
             plan = _solve(problem, current, options)
             # A budget of moves makes a difference to what fits; else what runs may go to where there is room for it.
             kept = () if options.churn_budget_mib is None else current
-            trial = replace(options, seconds=1)
+            trial = replace(options, seconds=0)
             plan = with_remedies(problem, plan, lambda changed: solve(changed, kept, trial), variant)
         self._planned = (problem, plan)
         transition = transition_to(current, plan, problem)

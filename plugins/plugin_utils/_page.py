@@ -130,22 +130,21 @@ Fleet {escape(plan.fleet_digest[:12])}, catalog {escape(plan.catalog_digest[:12]
         missing = sum(item.missing for item in plan.unplaced)
         survival = plan.survivability
         least = "≥ " if survival.strong_undecided else ""
+        models = count(len({replica.model for replica in plan.replicas}), "model")
+        room = sum(gpu.vram_mib for gpu in usable) / 1024
         tiles = [
-            (str(len(plan.replicas)), f"of {count(len({r.model for r in plan.replicas}), 'model')}", "replicas"),
-            (str(len(self.held)), f"of {len(self.problem.gpus)}", "GPUs in use"),
-            (f"{planned / 1024:.0f}", f"of {sum(gpu.vram_mib for gpu in usable) / 1024:.0f} GiB", "VRAM planned"),
-            (str(missing), "", "minimum replicas without a place"),
-            (str(survival.weak_value), f"of {survival.weak_of}", "models outlive the loss of any node"),
-            (f"{least}{survival.strong_value}", f"of {survival.strong_of}", "node losses leave room for every minimum"),
+            (str(len(plan.replicas)), f"replicas of {models}"),
+            (str(len(self.held)), f"of {count(len(self.problem.gpus), 'GPU')} in use"),
+            (f"{planned / 1024:,.0f}", f"GiB of VRAM planned, of {room:,.0f}"),
+            (str(missing), "minimum replicas without a place"),
+            (str(survival.weak_value), f"of {count(survival.weak_of, 'model')} wanted twice outlive any one node"),
+            (f"{least}{survival.strong_value}", f"of {survival.strong_of} node losses leave room for every minimum"),
         ]
         served = next((item for item in plan.objectives if item.name == "served"), None)
         if served is not None:
             value, bound = (f"{number / 1000:,.0f}" for number in (served.value, served.bound))
-            tiles.append((value, f"of ≤ {bound}", "tokens/s of demand served, weighted"))
-        cells = (
-            f'<div class="tile"><b>{value} <i>{more}</i></b><span class="soft">{what}</span></div>'
-            for value, more, what in tiles
-        )
+            tiles.append((value, f"tokens/s served, weighted, of at most {bound}"))
+        cells = (f'<div class="tile"><b>{value}</b><span class="soft">{what}</span></div>' for value, what in tiles)
         return f'<div class="tiles">{"".join(cells)}</div>'
 
     def _unplaced(self) -> str:

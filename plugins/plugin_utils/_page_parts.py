@@ -43,6 +43,7 @@ p { margin: .3rem 0; }
 button, input { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--line);
   border-radius: 8px; padding: .25rem .7rem; }
 button { cursor: pointer; }
+#find { width: 16rem; }
 button:focus-visible, input:focus-visible, .node:focus-visible, tr:focus-visible {
   outline: 2px solid var(--accent); outline-offset: 1px; }
 .chip { border-radius: 99px; padding: .1rem .65rem; font-size: .85rem; font-weight: 600; white-space: nowrap; }
@@ -53,9 +54,8 @@ button:focus-visible, input:focus-visible, .node:focus-visible, tr:focus-visible
 .tile, .node, .panel { background: var(--card); border: 1px solid var(--line); border-radius: 12px; }
 .tile { padding: .7rem 1rem; }
 .tile b { display: block; font-size: 1.5rem; font-weight: 650; line-height: 1.25; font-variant-numeric: tabular-nums; }
-.tile b i { font-style: normal; font-size: .9rem; white-space: nowrap; font-weight: 400; color: var(--soft); }
 .panel { padding: .4rem 1rem; overflow: auto; }
-.legend { display: flex; flex-wrap: wrap; gap: .4rem; list-style: none; padding: 0; margin: 0; max-height: 10.8rem;
+.legend { display: flex; flex-wrap: wrap; gap: .4rem; list-style: none; padding: 0; margin: 0; max-height: 10.4rem;
   overflow: auto; }
 .legend button { display: flex; align-items: center; gap: .45rem; padding: .15rem .6rem; font-size: .88rem; }
 .legend button[aria-pressed=true] { border-color: var(--accent); box-shadow: 0 0 0 1px var(--accent); }

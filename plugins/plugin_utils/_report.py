@@ -14,6 +14,7 @@ from collections import Counter
 
 from ._difference import against_what_runs
 from ._losses import losses
+from ._placement.remedy import tries
 from ._tables import WIDTH, amount, count, cut, gib, objective, place, wrap
 
 if t.TYPE_CHECKING:
@@ -46,7 +47,7 @@ def render(
         _gpus(problem, plan, transition),
         _models(problem, plan),
         _unusable(problem),
-        _unplaced(plan),
+        _unplaced(problem, plan),
         _objectives(plan.objectives),
         losses(problem, plan),
         _why(plan, why or {}),
@@ -153,7 +154,7 @@ def _unusable(problem: Problem) -> list[str]:
     return lines
 
 
-def _unplaced(plan: Plan) -> list[str]:
+def _unplaced(problem: Problem, plan: Plan) -> list[str]:
     items = sorted(plan.unplaced, key=lambda item: (-item.priority, item.model))
     lines = ["NOT PLACED"] if items else []
     for item in items:
@@ -161,6 +162,8 @@ def _unplaced(plan: Plan) -> list[str]:
         lines += wrap(f"{item.model}: {missing} missing (priority {item.priority}): {item.reason}", 4, "  ")
         if item.remedy:
             lines += wrap(item.remedy, 6, "    → ")
+    if items and not tries(problem):
+        lines.append("  No remedy was tried by a solve, which would take long for so many GPUs and models.")
     return lines
 
 
@@ -176,6 +179,8 @@ def _objectives(objectives: Iterable[Objective]) -> list[str]:
 
 def _why(plan: Plan, why: Mapping[str, str]) -> list[str]:
     """What moving one replica would cost, each with its place."""
+    if len(plan.replicas) > EXPLAINED:
+        return ["WHY HERE", f"  of all {len(plan.replicas)} replicas: see the page beside the plan"]
     lines = ["WHY HERE"] if why else []
     for replica in plan.replicas:
         if replica.id in why:

@@ -18,6 +18,7 @@ import typing as t
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from .errors import PlacementError
 from .explain import fewer
 from .model import Node
 from .rules import eligibility, eligible_gpus, nodes_by_name
@@ -30,11 +31,12 @@ if t.TYPE_CHECKING:
 
     Solve = Callable[[Problem], Plan]
 
-SOLVES = 24
+SOLVES = 12
 """How many changed problems are solved for one plan, at most."""
 
-MOST_GPUS = 100
-"""GPUs beyond which none is: each solve would take seconds."""
+WORK = 900
+"""GPUs times models that all these solves may have together: about three seconds. A solve of 13 GPUs and 6 models
+takes some 0.2 s, one of 40 and 20 already 1 s or more, so that beyond small fleets none is tried."""
 
 KV_TYPES = ("f16", "q8_0", "q4_0")
 """From the largest KV cache to the smallest."""
@@ -58,17 +60,18 @@ class _Outcome:
     impossible: bool = False
 
 
-def tried(problem: Problem) -> bool:
-    """Whether remedies are tried for a fleet of this size."""
-    return len(problem.gpus) <= MOST_GPUS
+def tries(problem: Problem) -> int:
+    """How many remedies are tried by a solve for a fleet and a catalog of this size, at most."""
+    found = WORK // max(1, len(problem.gpus) * len(problem.models))
+    return min(SOLVES, found) if found > 1 else 0
 
 
 def with_remedies(problem: Problem, plan: Plan, solve: Solve, variant: Variant) -> Plan:
     """Return the plan with a remedy that a solve has shown to work for each unplaced model, where one was found.
 
-    ``solve`` is given problems whose minimums alone matter, at most ``SOLVES`` of them, in a fixed order.
+    ``solve`` is given problems whose minimums alone matter, at most ``tries`` of them, in a fixed order.
     """
-    if not plan.unplaced or not tried(problem):
+    if not plan.unplaced or not tries(problem):
         return plan
     trials = _Trials(problem, plan, solve)
     remedies = {}
@@ -84,8 +87,10 @@ def with_remedies(problem: Problem, plan: Plan, solve: Solve, variant: Variant) 
 def _remedy(trials: _Trials, item: Unplaced, variant: Variant) -> str:
     """The remedies by their size; that others go without is one only where no setting of the model itself is."""
     model = trials.models[item.model]
-    card = _cards(trials, model)
-    found = [_kv_cache(trials, model, variant), _context(trials, model, variant)]
+    kv_cache = _kv_cache(trials, model, variant)
+    with trials.share(2):
+        card = _cards(trials, model)
+    found = [kv_cache, _context(trials, model, variant)]
     if not any(found):
         found.append(_less(trials, model) or _lower(trials, model))
     texts = [text for text in (*found, card) if text]
@@ -106,12 +111,12 @@ class _Trials:
         self.models = {model.name: model for model in problem.models}
         self.missing = {item.model: item.missing for item in plan.unplaced}
         self.solve = solve
-        self.left = SOLVES
+        self.left = tries(problem)
 
     @contextmanager
-    def share(self, models: int) -> Iterator[None]:
-        """Leave their part of the solves to the other models."""
-        others = self.left * (models - 1) // models
+    def share(self, parts: int) -> Iterator[None]:
+        """Leave their part of the solves to the others."""
+        others = self.left * (parts - 1) // parts
         self.left -= others
         yield
         self.left += others
@@ -126,7 +131,11 @@ class _Trials:
         if self.left == 0 or _most(changed, model.name) <= there:
             return _Outcome(0)
         self.left -= 1
-        plan = self.solve(_minimums_only(changed))
+        try:
+            plan = self.solve(_minimums_only(changed))
+        except PlacementError:
+            # A node without a free port, say.
+            return _Outcome(0)
         missing = {item.model: item.missing for item in plan.unplaced}
         losers = {
             name: count - self.missing.get(name, 0)

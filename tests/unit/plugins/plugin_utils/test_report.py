@@ -188,6 +188,16 @@ def test_why_here_stands_with_the_place() -> None:
     assert "WHY HERE" not in render(PROBLEM, PLAN, TRANSITION)
 
 
+def test_what_a_large_fleet_is_spared_is_said() -> None:
+    """Remedies by a solve, and a line for each of many replicas."""
+    cards = tuple(gpu(f"gpu{number}/A", 0, "Tesla P40", 24576) for number in range(601))
+    many = tuple(replace(SMALL, id=f"a--{number}") for number in range(41))
+    text = render(replace(PROBLEM, gpus=cards), replace(PLAN, replicas=many), TRANSITION)
+    assert "  No remedy was tried by a solve, which would take long for so many GPUs and models.\n" in text
+    assert "WHY HERE\n  of all 41 replicas: see the page beside the plan\n" in text
+    assert "No remedy was tried" not in render(PROBLEM, PLAN, TRANSITION)
+
+
 def test_changes_against_what_runs() -> None:
     """A move, a new start of other settings in the same place, a gain and a loss; nothing where nothing runs."""
     old = replica("llama3.3-70b--0", "llama3.3:70b", "gpu1", (Share("GPU-1", 0, 80, 9000),))
