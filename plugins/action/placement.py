@@ -101,7 +101,9 @@ class ActionModule(ActionBase):
             # A budget of moves makes a difference to what fits; else what runs may go to where there is room for it.
             kept = () if options.churn_budget_mib is None else current
             trial = replace(options, seconds=0)
-            plan = with_remedies(problem, plan, lambda changed: solve(changed, kept, trial), variant)
+            plan = with_remedies(
+                problem, plan, lambda changed: solve(changed, kept, trial), variant, limited=bool(kept)
+            )
         self._planned = (problem, plan)
         transition = transition_to(current, plan, problem)
         why = why_here(problem, plan.replicas) if len(plan.replicas) <= EXPLAINED else {}

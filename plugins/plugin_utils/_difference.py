@@ -127,7 +127,7 @@ def _summary(today: Plan, then: Plan) -> list[str]:
     load = sum(replica.vram_mib for c in found for replica in c.gained) + sum(new.vram_mib for _old, new in moved)
     missing = [sum(item.missing for item in plan.unplaced) for plan in (today, then)]
     return [
-        "Compared with today's plan, if that ran:",
+        "Compared with today's plan, if that ran (neither is written):",
         f"  {count(gained, 'replica')} gained, {lost} lost, {len(moved)} moved; {gib(load)} GiB to load"
         if found
         else "  no replica is gained, lost or moved",

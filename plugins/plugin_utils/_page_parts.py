@@ -50,7 +50,7 @@ button:focus-visible, input:focus-visible, .node:focus-visible, tr:focus-visible
 .good { color: var(--good); background: var(--good-back); }
 .warn { color: var(--warn); background: var(--warn-back); }
 .bad { color: var(--bad); background: var(--bad-back); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(178px, 1fr)); gap: .8rem; margin-top: 1.2rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .8rem; margin-top: 1.2rem; }
 .tile, .node, .panel { background: var(--card); border: 1px solid var(--line); border-radius: 12px; }
 .tile { padding: .7rem 1rem; }
 .tile b { display: block; font-size: 1.5rem; font-weight: 650; line-height: 1.25; font-variant-numeric: tabular-nums; }

@@ -25,7 +25,7 @@ from .rules import eligibility, eligible_gpus, nodes_by_name
 from .shapes import fitting, places
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from .model import Gpu, Model, Plan, Problem, Unplaced
 
@@ -66,10 +66,11 @@ def tries(problem: Problem) -> int:
     return min(SOLVES, found) if found > 1 else 0
 
 
-def with_remedies(problem: Problem, plan: Plan, solve: Solve, variant: Variant) -> Plan:
+def with_remedies(problem: Problem, plan: Plan, solve: Solve, variant: Variant, *, limited: bool = False) -> Plan:
     """Return the plan with a remedy that a solve has shown to work for each unplaced model, where one was found.
 
     ``solve`` is given problems whose minimums alone matter, at most ``tries`` of them, in a fixed order.
+    ``limited``: a budget capped the moves.
     """
     if not plan.unplaced or not tries(problem):
         return plan
@@ -78,13 +79,22 @@ def with_remedies(problem: Problem, plan: Plan, solve: Solve, variant: Variant) 
     items = sorted(plan.unplaced, key=lambda item: (-item.priority, item.model))
     for place, item in enumerate(items):
         with trials.share(len(items) - place):
-            remedies[item.model] = _remedy(trials, item, variant)
+            remedies[item.model] = _remedy(trials, item, variant, _settings(plan, item, limited=limited))
     return replace(
         plan, unplaced=tuple(replace(item, remedy=remedies[item.model] or item.remedy) for item in plan.unplaced)
     )
 
 
-def _remedy(trials: _Trials, item: Unplaced, variant: Variant) -> str:
+def _settings(plan: Plan, item: Unplaced, *, limited: bool) -> list[str]:
+    """How to plan otherwise, which nobody knows the outcome of."""
+    proved = {o.priority for o in plan.objectives if o.name == "unmet_minimum" and o.proved}
+    return [
+        *([] if item.priority in proved else ["raise sdai_plan_seconds"]),
+        *(["raise sdai_churn_budget_gib"] if limited else []),
+    ]
+
+
+def _remedy(trials: _Trials, item: Unplaced, variant: Variant, settings: Sequence[str]) -> str:
     """The remedies by their size; that others go without is one only where no setting of the model itself is."""
     model = trials.models[item.model]
     kv_cache = _kv_cache(trials, model, variant)
@@ -99,7 +109,7 @@ def _remedy(trials: _Trials, item: Unplaced, variant: Variant) -> str:
     shown = "a solve has shown that this places it" if len(texts) == 1 else "a solve has shown that each of these does"
     # What no place of the fleet is large enough for has a remedy that needs no solve: one place that is.
     rest = item.remedy if _most(trials.problem, model.name) == 0 else fewer(model.replicas_min - item.missing)
-    return "; or ".join([f"{shown}: {texts[0]}", *texts[1:], rest])
+    return "; or ".join([f"{shown}: {texts[0]}", *texts[1:], *settings, rest])
 
 
 class _Trials:

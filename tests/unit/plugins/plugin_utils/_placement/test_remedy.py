@@ -226,6 +226,17 @@ def test_the_solves_are_few_and_shared(count: int) -> None:
     assert asked == before
 
 
+def test_what_nobody_tried_is_said_after_what_was() -> None:
+    case = problem([CARD], [model("m", 7_500), model("n", 7_500, priority=90)])
+    plan = planned(case)
+    (item,) = with_remedies(case, plan, planned, fixed, limited=True).unplaced
+    assert item.remedy.endswith("to gpu1; or raise sdai_churn_budget_gib; or lower replicas.min to 0 (the model is "
+                                "then not served)")  # fmt: skip
+    open_ones = tuple(dataclasses.replace(objective, proved=False) for objective in plan.objectives)
+    (item,) = with_remedies(case, dataclasses.replace(plan, objectives=open_ones), planned, fixed).unplaced
+    assert "to gpu1; or raise sdai_plan_seconds; or lower replicas.min to 0" in item.remedy
+
+
 def test_a_solve_that_is_refused_is_no_remedy() -> None:
     """A node may have no free port for one replica more."""
 
