@@ -198,7 +198,7 @@ def _unplaced(today: Plan, then: Plan) -> list[str]:
     for item in then.unplaced:
         if item.missing > before.get(item.model, 0):
             more = count(item.missing - before.get(item.model, 0), "replica")
-            lines += wrap(f"{item.model}: another {more} missing (priority {item.priority}): {item.reason}", 4, "  ")
+            lines += wrap(f"{item.model}: {more} more missing (priority {item.priority}): {item.reason}", 4, "  ")
     after = {item.model for item in then.unplaced}
     placed = sorted(set(before) - after)
     if placed:

@@ -223,7 +223,7 @@ def test_without_a_node(dest: Path) -> None:
     report = result["report"]
     assert report.startswith("WHAT IF  without gpu2\n")
     assert "minimum replicas without a place: 0 today, 1 then" in report
-    assert "other:8b: another 1 replica missing (priority 7): a replica needs 7.2 GiB" in report
+    assert "other:8b: 1 replica more missing (priority 7): a replica needs 7.2 GiB" in report
 
 
 def test_with_a_card_and_a_model_twice() -> None:

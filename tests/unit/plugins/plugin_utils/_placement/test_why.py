@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model import (
@@ -110,6 +111,37 @@ def test_all_replicas_of_a_full_fleet_have_a_word() -> None:
     plan = solve(case, (), Options(seconds=1))
     assert set(why_here(case, plan.replicas)) == {replica.id for replica in plan.replicas}
     assert why_here(case, tuple(reversed(plan.replicas))) == why_here(case, plan.replicas)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_said_can_be_done(seed: int) -> None:
+    """The place that is named has room for the replica once those named are gone, and for no other of its model."""
+    case = fleet(14, 6, load=0.95, seed=seed)
+    plan = solve(case, (), Options(seconds=1))
+    replicas = {replica.id: replica for replica in plan.replicas}
+    cards = {(card.node, card.index): card for card in case.gpus}
+    models = {item.name: item for item in case.models}
+    said = why_here(case, plan.replicas)
+    found = 0
+    for identity, text in said.items():
+        place = re.match(r"next best is (\S+) GPU (\d+) \(", text)
+        if place is None:
+            continue
+        found += 1
+        card = cards[place[1], int(place[2])]
+        pushed = re.search(r"pushing out ([^:]*):", text)
+        gone = {identity, *(pushed[1].split(", ") if pushed else ())}
+        assert gone <= set(replicas)
+        there = [
+            (other, share)
+            for other in replicas.values()
+            for share in other.gpus
+            if other.id not in gone and (other.node, share.id) == card.key
+        ]
+        size = models[replicas[identity].model].needs[card.kind][0].vram_mib
+        assert sum(share.vram_mib for _other, share in there) + size <= card.offer_mib
+        assert replicas[identity].model not in {other.model for other, _share in there}
+    assert found
 
 
 def test_nothing_is_said_of_a_fleet_that_is_too_large() -> None:
