@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import typing as t
+from dataclasses import replace
 from pathlib import Path
 
 from ansible.errors import AnsibleActionFail
@@ -19,16 +20,21 @@ from ansible.module_utils.basic import missing_required_lib
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ..plugin_utils._fleet import build_problem, read_current, read_options
+from ..plugin_utils._difference import what_if_report
+from ..plugin_utils._fleet import build_problem, read_current, read_options, read_problem
+from ..plugin_utils._page import render_page, shows
 from ..plugin_utils._placement.check import check_plan, refuse
 from ..plugin_utils._placement.check_moves import check_transition
 from ..plugin_utils._placement.errors import DocumentError, PlacementError
+from ..plugin_utils._placement.remedy import with_remedies
 from ..plugin_utils._placement.serialize import plan_from_dict, plan_to_dict, same_plan, transition_to_dict
 from ..plugin_utils._placement.solve import solve
 from ..plugin_utils._placement.solve._cp_sat import SOLVER_ERROR
 from ..plugin_utils._placement.waves import transition as transition_to
-from ..plugin_utils._report import render
+from ..plugin_utils._placement.why import why_here
+from ..plugin_utils._report import EXPLAINED, render
 from ..plugin_utils._reviewed import check_reviewed
+from ..plugin_utils._what_if import ask
 
 if t.TYPE_CHECKING:
     from ..plugin_utils._placement.model import Options, Plan, Problem, Replica
@@ -48,6 +54,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "churn_budget_gib": {"type": "raw"},
     "replan": {"type": "raw"},
     "require": {"type": "str", "choices": ["any", "feasible", "optimal"], "default": "any"},
+    "what_if": {"type": "raw"},
     "dest": {"type": "path"},
     "plan_file": {"type": "path"},
     "show": {"type": "bool", "default": False},
@@ -71,66 +78,106 @@ class ActionModule(ActionBase):
         if arguments["show"]:
             Display().display(f"{result['report']}\nPlanned in {time.monotonic() - started:.1f} s.")
         _require(arguments["require"], result["plan"])
-        if arguments["dest"]:
+        if arguments["dest"] and arguments["what_if"] is None:
             kept = self._keep(arguments["dest"], result)
             if arguments["show"]:
                 Display().display(kept)
         return result
 
     def _plan(self, arguments: dict[str, t.Any]) -> dict[str, t.Any]:
-        problem = build_problem(
-            **{
-                name: arguments[name]
-                for name in (
-                    "fleet",
-                    "models",
-                    "catalog",
-                    "absent_nodes",
-                    "vram_margin_mib",
-                    "vram_context_mib",
-                    "speed",
-                )
-            }
-        )
+        names = ("fleet", "models", "catalog", "absent_nodes", "vram_margin_mib", "vram_context_mib", "speed")
+        world = {name: arguments[name] for name in names}
+        problem, variant = read_problem(**world)
         options = read_options(
             **{name: arguments[name] for name in ("plan_seconds", "min_gain", "churn_budget_gib", "replan")}
         )
         current = read_current(arguments["current"], problem)
+        if arguments["what_if"] is not None:
+            words, changed = ask(arguments["what_if"], world, reviewed=arguments["plan_file"])
+            return _answer(words, build_problem(**changed), _solve(problem, current, options), options)
         if arguments["plan_file"]:
             plan = _load(arguments["plan_file"])
             check_reviewed(problem, plan, current)
         else:
             plan = _solve(problem, current, options)
             refuse("plan", check_plan(problem, plan, current))
+            # A budget of moves makes a difference to what fits; else what runs may go to where there is room for it.
+            kept = () if options.churn_budget_mib is None else current
+            trial = replace(options, seconds=0)
+            plan = with_remedies(
+                problem, plan, lambda changed: solve(changed, kept, trial), variant, limited=bool(kept)
+            )
+        self._planned = (problem, plan)
         transition = transition_to(current, plan, problem)
         refuse("transition", check_transition(problem, current, plan, transition))
+        why = why_here(problem, plan.replicas) if len(plan.replicas) <= EXPLAINED else {}
         return {
             "changed": False,
             "plan": plan_to_dict(plan),
             "transition": transition_to_dict(transition),
-            "report": render(problem, plan, transition),
+            "report": render(problem, plan, transition, current=current, why=why),
         }
 
     def _keep(self, dest: str, result: dict[str, t.Any]) -> str:
-        """Write the plan unless the file holds the same already: its values may be of an older measurement."""
+        """Write plan and page unless they hold the same already: their values may be of an older measurement."""
         path = Path(os.path.abspath(os.path.expanduser(dest)))
-        before = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-        result["dest"] = str(path)
-        if _same(before, result["plan"]):
-            return f"The plan is as before in {path}"
-        after = json.dumps(result["plan"], indent=2, ensure_ascii=False) + "\n"
-        result["changed"] = True
-        if self._task.diff:
-            result["diff"] = {"before_header": str(path), "after_header": str(path), "before": before, "after": after}
+        page = path.with_name(f"{path.name.removesuffix('.json')}.html")
+        result["dest"], result["page"] = str(path), str(page)
+        problem, plan = self._planned
+        diffs, lines = [], []
+        before = _read(path)
+        anew = not _same(before, result["plan"])
+        if anew:
+            after = json.dumps(result["plan"], indent=2, ensure_ascii=False) + "\n"
+            diffs.append(_diff(path, before, after))
+            self._write(path, after)
+        lines.append(f"The plan {self._done if anew else 'is as before in'} {path}")
+        drawn = _read(page)
+        if anew or not shows(drawn, plan):
+            after = render_page(problem, plan, why_here(problem, plan.replicas))
+            # Its source says nothing to whoever reads a diff.
+            diffs.append(_diff(page, "a page of another plan\n" if drawn else "", "the page of this plan\n"))
+            self._write(page, after)
+            lines.append(f"Its page {self._done} {page}")
+        result["changed"] = bool(diffs)
+        if diffs and self._task.diff:
+            result["diff"] = diffs
+        return "\n".join(lines)
+
+    @property
+    def _done(self) -> str:
+        return "would be written to" if self._task.check_mode else "is written to"
+
+    def _write(self, path: Path, text: str) -> None:
         if self._task.check_mode:
-            return f"The plan would be written to {path}"
+            return
         try:
-            _write(path, after)
+            _write(path, text)
         except OSError as error:
             raise AnsibleActionFail(
                 f"Cannot write the plan to {path}: {error.strerror}. Name a folder for it with sdai_plan_dir."
             ) from None
-        return f"The plan is written to {path}"
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _diff(path: Path, before: str, after: str) -> dict[str, str]:
+    return {"before_header": str(path), "after_header": str(path), "before": before, "after": after}
+
+
+def _answer(words: str, problem: Problem, today: Plan, options: Options) -> dict[str, t.Any]:
+    """The plan of the changed problem, if today's plan ran, and how it differs from that."""
+    nodes = {node.name for node in problem.nodes}
+    running = [replica for replica in today.replicas if replica.node in nodes]
+    plan = _solve(problem, running, options)
+    return {
+        "changed": False,
+        "plan": plan_to_dict(plan),
+        "transition": transition_to_dict(transition_to(running, plan, problem)),
+        "report": what_if_report(words, problem, today, plan),
+    }
 
 
 def _solve(problem: Problem, current: tuple[Replica, ...], options: Options) -> Plan:

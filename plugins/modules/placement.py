@@ -103,9 +103,22 @@ options:
     type: str
     choices: [any, feasible, optimal]
     default: any
+  what_if:
+    description:
+      - A question about a fleet or a catalog that is a little different. The result is the plan that would be made if
+        the one for O(fleet) and O(models) ran, and the report says how the two differ. Nothing is written.
+      - A mapping with at least one of the keys C(without_nodes), C(with_gpus) and C(replicas).
+      - C(without_nodes) lists nodes to plan without.
+      - C(with_gpus) lists by node the cards to plan with besides its own. Of a known card the name is enough; any other
+        is an entry of the form of C(sdai_gpus).
+      - C(replicas) gives for models by name how many replicas must run at least.
+      - Cannot be asked of a O(plan_file).
+    type: raw
   dest:
     description:
       - Where to keep the plan, as JSON. Relative paths are from the working directory.
+      - The plan is drawn beside it as a page of HTML that needs no other file, under the same name with C(.html). That
+        is written when the plan is, or when it is missing or shows another placement.
       - It is written only when the placement, the fleet or the catalog differ from those of the plan that is there.
         What is measured (speeds, what others hold, values and bounds of the objectives) may be older in the file.
     type: path
@@ -137,7 +150,20 @@ EXAMPLES = r"""
   delegate_to: localhost
   run_once: true
 
-- name: What if there were a P40?
+- name: What if server2 had another P40, and gpu1 were gone?
+  aivailable.sdai.placement:
+    fleet: "{{ hostvars | aivailable.sdai.fleet(groups['gpu_nodes']) }}"
+    models: "{{ sdai_models }}"
+    catalog: "{{ sdai_catalog }}"
+    what_if:
+      without_nodes: [gpu1]
+      with_gpus:
+        server2: [Tesla P40]
+    show: true
+  delegate_to: localhost
+  run_once: true
+
+- name: A fleet that is written down
   aivailable.sdai.placement:
     fleet:
       gpu1:

@@ -17,7 +17,7 @@ import hashlib
 import json
 import typing as t
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from ..module_utils._gpu.merge import foreign_mib
 from ._catalog import Wanted, check_places, read_models
@@ -31,6 +31,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ._placement.model import Need, Replica
+    from ._placement.remedy import Variant
 
 LIST_OF_HOSTS = "Write a list of inventory host names."
 
@@ -76,7 +77,12 @@ def current_from_hostvars(
     ]
 
 
-def build_problem(
+def build_problem(**arguments: t.Any) -> Problem:
+    """Everything that a plan depends on but what runs now; arguments and errors are those of ``read_problem``."""
+    return read_problem(**arguments)[0]
+
+
+def read_problem(
     *,
     fleet: object,
     models: object,
@@ -85,8 +91,8 @@ def build_problem(
     vram_margin_mib: object = None,
     vram_context_mib: object = None,
     speed: object = None,
-) -> Problem:
-    """Everything that a plan depends on but what runs now.
+) -> tuple[Problem, Variant]:
+    """Everything that a plan depends on but what runs now, and its models with another context or KV cache.
 
     ``fleet`` as fleet_from_hostvars returns it, ``models`` as ``sdai_models``, ``catalog`` as the known
     models' entries by name. The other values hold for hosts that say nothing else; None is the built-in default.
@@ -103,7 +109,7 @@ def build_problem(
         defaults=(vram_margin_mib, vram_context_mib, speed),
     )
     findings.check()
-    return _problem(hosts, wanted, known)
+    return _problem(hosts, wanted, known), _variant(hosts, wanted, known)
 
 
 def read_world(
@@ -196,9 +202,33 @@ def _check_bandwidths(hosts: Sequence[Host], findings: Findings) -> None:
                 )
 
 
+def _kinds(hosts: Sequence[Host]) -> dict[Card, Kind]:
+    return {card: kind_of(card, host) for host in hosts for card in host.cards if card.usable}
+
+
+def _distinct(kinds: Mapping[Card, Kind]) -> list[Kind]:
+    return sorted(set(kinds.values()), key=lambda kind: kind.name)
+
+
+def _variant(hosts: Sequence[Host], wanted: Sequence[Wanted], catalog: Catalog) -> Variant:
+    by_name = {model.name: model for model in wanted}
+    distinct = _distinct(_kinds(hosts))
+
+    def variant(model: str, *, context: int | None = None, kv_cache_type: str | None = None) -> Model | None:
+        before = by_name[model]
+        if before.footprint is not None:
+            return None
+        changed = replace(
+            before, context=context or before.context, kv_cache_type=kv_cache_type or before.kv_cache_type
+        )
+        return _model(changed, distinct, catalog)
+
+    return variant
+
+
 def _problem(hosts: Sequence[Host], wanted: Sequence[Wanted], catalog: Catalog) -> Problem:
-    kinds = {card: kind_of(card, host) for host in hosts for card in host.cards if card.usable}
-    distinct = sorted(set(kinds.values()), key=lambda kind: kind.name)
+    kinds = _kinds(hosts)
+    distinct = _distinct(kinds)
     return Problem(
         nodes=tuple(Node(host.name, host.failure_domain, host.labels) for host in hosts),
         gpus=tuple(_gpu(card, host, kinds.get(card)) for host in hosts for card in host.cards),

@@ -18,6 +18,8 @@ from ..module_utils._support import possible_runners
 from ._fleet import LIST_OF_HOSTS, fleet_from_hostvars, read_options, read_world
 from ._validate import Findings, InputError, Reader, describe
 from ._variables import FLEET_WIDE, check_names, named
+from ._what_if import KEY as WHAT_IF
+from ._what_if import read_what_if
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -104,6 +106,8 @@ def _world(
         if card.usable and not findings.about(card.key, host=card.node):
             _declared(card, findings)
     _pins(wanted, hosts, findings)
+    if common.get(WHAT_IF) is not None:
+        read_what_if(common[WHAT_IF], findings, nodes=nodes, absent=away, models=models)
     _addresses({host.name: hostvars[host.name].get("sdai_address") for host in hosts}, findings)
 
 

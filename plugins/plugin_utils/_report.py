@@ -9,59 +9,52 @@
 
 from __future__ import annotations
 
-import textwrap
 import typing as t
 from collections import Counter
 
+from ._difference import against_what_runs
+from ._losses import losses
+from ._placement.remedy import tries
+from ._tables import WIDTH, amount, count, cut, gib, objective, place, wrap
+
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from ._placement.model import Gpu, Objective, Plan, Problem, Replica, Share, Survivability, Transition
+    from ._placement.model import Gpu, Objective, Plan, Problem, Replica, Share, Transition
 
-WIDTH = 100
 _BAR = 26
 _NODE = 14
 _FOREIGN, _OURS, _FREE = "▒", "█", "·"
 
-_OBJECTIVES = {
-    "unmet_minimum": ("minimum replicas that found no place", "replicas", 1),
-    "weak_n1": ("models that outlive the loss of any one node", "models", 1),
-    "strong_n1": ("node losses after which every minimum fits again", "nodes", 1),
-    "served": ("demand served, weighted", "tokens/s", 1000),
-    "churn_mib": ("to load in new places", "GiB", 1024),
-    "balance_mib": ("out of balance", "GiB", 1024),
-}
+EXPLAINED = 40
+"""Replicas beyond which those of a plan are not explained one by one on a terminal, only in the page."""
 
 
-def render(problem: Problem, plan: Plan, transition: Transition) -> str:
-    """The whole report: GPUs, what is not usable, what is not placed, objectives, survival, transition."""
+def render(
+    problem: Problem,
+    plan: Plan,
+    transition: Transition,
+    *,
+    current: Sequence[Replica] = (),
+    why: Mapping[str, str] | None = None,
+) -> str:
+    """The whole report: GPUs, models, what is not usable or placed, objectives, survival, changes, transition.
+
+    ``current`` is what runs. ``why`` says of replicas, by their ids, why they are where they are.
+    """
     sections = [
         _header(problem, plan),
         _gpus(problem, plan, transition),
         _models(problem, plan),
         _unusable(problem),
-        _unplaced(plan),
+        _unplaced(problem, plan),
         _objectives(plan.objectives),
-        _survival(plan.survivability),
+        losses(problem, plan),
+        _why(plan, why or {}),
+        against_what_runs(current, plan),
         _transition(transition),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
-
-
-def gib(mib: int) -> str:
-    return f"{mib / 1024:.1f}"
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
-
-
-def _wrap(text: str, indent: int, first: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
 def _header(problem: Problem, plan: Plan) -> list[str]:
@@ -73,8 +66,8 @@ def _header(problem: Problem, plan: Plan) -> list[str]:
         "infeasible": "infeasible: not every minimum can be met; what fits is planned",
     }[plan.status]
     line = (
-        f"{_count(len(plan.replicas), 'replica')} of {_count(len({r.model for r in plan.replicas}), 'model')} "
-        f"on {len(used)} of {_count(len(problem.gpus), 'GPU')} in {_count(len(problem.nodes), 'node')}"
+        f"{count(len(plan.replicas), 'replica')} of {count(len({r.model for r in plan.replicas}), 'model')} "
+        f"on {len(used)} of {count(len(problem.gpus), 'GPU')} in {count(len(problem.nodes), 'node')}"
     )
     return [f"PLAN  {verdict}", f"      {line}{f'; {missing} missing' if missing else ''}"]
 
@@ -92,7 +85,7 @@ def _gpus(problem: Problem, plan: Plan, transition: Transition) -> list[str]:
         label = gpu.node if gpu.node != node else ""
         node = gpu.node
         parts = held.get(gpu.key, [])
-        lines.append(f"{_cut(label, _NODE):<{_NODE}} {_cut(f'{gpu.index}  {gpu.name}', 36):<36} {_vram(gpu, parts)}")
+        lines.append(f"{cut(label, _NODE):<{_NODE}} {cut(f'{gpu.index}  {gpu.name}', 36):<36} {_vram(gpu, parts)}")
         for replica, share in parts:
             lines += _replica(replica, share, replica.id in started)
     return lines
@@ -115,7 +108,7 @@ def _bar(total: int, foreign: int, ours: int) -> str:
 def _replica(replica: Replica, share: Share, new: bool) -> list[str]:
     """One line; a second one where this GPU holds only some of the layers."""
     lines = [
-        f"{'':<{_NODE}}   {'+' if new else '='} {_cut(replica.model, 21):<21} {_cut(replica.id, 22):<22} "
+        f"{'':<{_NODE}}   {'+' if new else '='} {cut(replica.model, 21):<21} {cut(replica.id, 22):<22} "
         f"{replica.runner:<10} {gib(share.vram_mib):>5} GiB {f'{replica.speed / 1000:.1f} tokens/s':>15}"
     ]
     if len(replica.gpus) > 1:
@@ -139,13 +132,13 @@ def _models(problem: Problem, plan: Plan) -> list[str]:
     for model in sorted(problem.models, key=lambda item: (-item.priority, item.name)):
         places = nodes.get(model.name, [])
         lines.append(
-            f"{_cut(model.name, 32):<32} {model.priority:>8} {len(places):>9} {model.replicas_min:>4} "
-            f"{model.replicas_max:>4}   {_cut(_places(places), 36)}"
+            f"{cut(model.name, 32):<32} {model.priority:>8} {len(places):>9} {model.replicas_min:>4} "
+            f"{model.replicas_max:>4}   {cut(_listed(places), 36)}"
         )
     return lines
 
 
-def _places(nodes: Iterable[str]) -> str:
+def _listed(nodes: Iterable[str]) -> str:
     """Each node once, with the number of replicas there where it is more than one."""
     counts = Counter(nodes)
     return ", ".join(node if count == 1 else f"{node} ×{count}" for node, count in sorted(counts.items())) or "none"
@@ -155,48 +148,43 @@ def _unusable(problem: Problem) -> list[str]:
     cards = sorted((gpu for gpu in problem.gpus if not gpu.usable), key=lambda gpu: (gpu.node, gpu.index))
     lines = ["NOT USABLE"] if cards else []
     for gpu in cards:
-        lines += _wrap(f"{gpu.node}: {gpu.name or 'unknown card'} ({gpu.id}): {gpu.reason}", 4, "  ")
+        lines += wrap(f"{gpu.node}: {gpu.name or 'unknown card'} ({gpu.id}): {gpu.reason}", 4, "  ")
         if gpu.remedy:
-            lines += _wrap(gpu.remedy, 6, "    → ")
+            lines += wrap(gpu.remedy, 6, "    → ")
     return lines
 
 
-def _unplaced(plan: Plan) -> list[str]:
+def _unplaced(problem: Problem, plan: Plan) -> list[str]:
     items = sorted(plan.unplaced, key=lambda item: (-item.priority, item.model))
     lines = ["NOT PLACED"] if items else []
     for item in items:
-        missing = _count(item.missing, "replica")
-        lines += _wrap(f"{item.model}: {missing} missing (priority {item.priority}): {item.reason}", 4, "  ")
+        missing = count(item.missing, "replica")
+        lines += wrap(f"{item.model}: {missing} missing (priority {item.priority}): {item.reason}", 4, "  ")
         if item.remedy:
-            lines += _wrap(item.remedy, 6, "    → ")
+            lines += wrap(item.remedy, 6, "    → ")
+    if items and not tries(problem):
+        lines.append("  No remedy was tried by a solve, which would take long for so many GPUs and models.")
     return lines
 
 
 def _objectives(objectives: Iterable[Objective]) -> list[str]:
     lines = [f"{'OBJECTIVE':<64} {'VALUE':>10} {'BOUND':>10}  PROVED", "─" * WIDTH]
     for item in objectives:
-        text, unit, scale = _OBJECTIVES.get(item.name, (item.name, "", 1))
-        label = f"{text}, priority {item.priority}" if item.priority is not None else text
-        value, bound = (f"{number / scale:.1f}" if scale > 1 else str(number) for number in (item.value, item.bound))
+        text, unit = objective(item.name, item.priority)
+        value, bound = amount(item.name, item.value), amount(item.name, item.bound)
         proved = "yes" if item.proved and item.value == item.bound else "open"
-        lines.append(f"{_cut(f'{label} ({unit})' if unit else label, 64):<64} {value:>10} {bound:>10}  {proved}")
+        lines.append(f"{cut(f'{text} ({unit})' if unit else text, 64):<64} {value:>10} {bound:>10}  {proved}")
     return lines
 
 
-def _survival(survival: Survivability) -> list[str]:
-    lines = [
-        "LOSS OF ANY ONE NODE",
-        f"  {survival.weak_value} of {_count(survival.weak_of, 'model')} wanted twice or more would keep a replica",
-    ]
-    if survival.weak_at_risk:
-        lines += _wrap(f"at risk: {', '.join(survival.weak_at_risk)}", 6, "    → ")
-    losses = _count(survival.strong_of, "possible loss", "possible losses")
-    least = "at least " if survival.strong_undecided else ""
-    lines.append(f"  {least}{survival.strong_value} of {losses} would leave room for every minimum")
-    for node, models in sorted(survival.strong_lost_with.items()):
-        undecided = node in survival.strong_undecided
-        fate = "found no room again in the planning time" if undecided else "would not fit"
-        lines += _wrap(f"without {node}: {', '.join(models)} {fate}", 6, "    → ")
+def _why(plan: Plan, why: Mapping[str, str]) -> list[str]:
+    """What moving one replica would cost, each with its place."""
+    if len(plan.replicas) > EXPLAINED:
+        return ["WHY HERE", f"  of all {len(plan.replicas)} replicas: see the page beside the plan"]
+    lines = ["WHY HERE"] if why else []
+    for replica in plan.replicas:
+        if replica.id in why:
+            lines += wrap(f"{replica.id} on {place(replica)}: {why[replica.id]}", 4, "  ")
     return lines
 
 
@@ -219,4 +207,4 @@ def _waves(transition: Transition) -> Iterator[str]:
             parts.append(f"stop {', '.join(f'{one} on {nodes[one]}' if one in nodes else one for one in wave.stop)}")
         if wave.breaks:
             parts.append(f"falls below its minimum meanwhile: {', '.join(wave.breaks)}")
-        yield from _wrap("; ".join(parts), 10, f"  wave {number}: ")
+        yield from wrap("; ".join(parts), 10, f"  wave {number}: ")

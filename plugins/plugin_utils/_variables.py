@@ -47,6 +47,7 @@ INVENTORY = (
     "sdai_teardown",
     "sdai_vram_context_mib",
     "sdai_vram_margin_mib",
+    "sdai_what_if",
 )
 """What a user may set."""
 
@@ -61,6 +62,7 @@ FLEET_WIDE = frozenset(
         "sdai_plan_seconds",
         "sdai_replan",
         "sdai_require",
+        "sdai_what_if",
     }
 )
 """Those that the making of a plan reads, once for all hosts."""

@@ -126,15 +126,15 @@ def test_forty_gpus_without_any_network(inventory: Path) -> None:
         max(len(line) for line in first.output[first.output.index("PLAN ") :].split("Planned in")[0].splitlines())
         <= 100
     )
-    document = inventory / ".plan" / "plan.json"
+    document, page = inventory / ".plan" / "plan.json", inventory / ".plan" / "plan.html"
     written = json.loads(document.read_text())
     assert written["status"] in ("optimal", "feasible")
     assert written["unplaced"] == []
-    before = document.stat()
+    before = [(file.stat().st_mtime_ns, file.stat().st_ino) for file in (document, page)]
     second = plan(inventory)
     assert second.code == 0, second.output
     assert re.search(r"^localhost .*changed=0", second.output, re.M)
-    assert (document.stat().st_mtime_ns, document.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    assert [(file.stat().st_mtime_ns, file.stat().st_ino) for file in (document, page)] == before
 
 
 def test_infeasible_ends_well_with_reasons(small: Path) -> None:
@@ -147,6 +147,18 @@ def test_infeasible_ends_well_with_reasons(small: Path) -> None:
     required = plan(small, *arguments, "-e", "sdai_require=feasible")
     assert required.code != 0
     assert "sdai_require=feasible was asked for. huge:1: needs" in required.words
+
+
+def test_what_if(small: Path) -> None:
+    """A difference to today's plan, and no file."""
+    question = {"without_nodes": ["gpu2"], "with_gpus": {"gpu1": ["Tesla P40"]}, "replicas": {"llama3.1:8b": 6}}
+    run = plan(small, "-e", json.dumps({"sdai_what_if": question}), "--diff")
+    assert run.code == 0, run.output
+    assert "WHAT IF  without gpu2; with Tesla P40 in gpu1; with llama3.1:8b 6 times" in run.output
+    assert re.search(r"^llama3.1:8b +50 +6 +\d", run.output, re.M)
+    assert re.search(r"^demand served, weighted \(tokens/s\) +\d+\.\d +\d+\.\d  ", run.output, re.M)
+    assert re.search(r"^localhost .*changed=0", run.output, re.M)
+    assert not (small / ".plan").exists()
 
 
 def test_the_example_inventory(tmp_path: Path) -> None:

@@ -184,6 +184,18 @@ COMMANDS: dict[str, tuple[str, list[str], dict[str, t.Any], list[str]]] = {
         {},
         ["sdai_gpus is declared for gpu1, gpu2:", "Remove sdai_gpus there to apply"],
     ),
+    "a question that cannot be applied": (
+        "site",
+        ["-e", "{sdai_what_if: {without_nodes: [gpu2]}}"],
+        {"gpu1.sdai_gpus": "(removed)", "gpu2.sdai_gpus": "(removed)"},
+        ["sdai_what_if asks what would be planned;", "Run aivailable.sdai.plan to get the answer"],
+    ),
+    "half a question": (
+        "plan",
+        ["-e", 'sdai_what_if={"without_nodes": [gpu2]}'],
+        {},
+        ["sdai_what_if (all hosts): is the text", "On the command line write -e '{sdai_what_if:"],
+    ),
     "half a fleet": ("apply", ["--limit", "gpu1"], {}, ["--limit gpu1 is refused:", "Run without --limit"]),
     "an undefined variable": (
         "plan",
@@ -223,6 +235,12 @@ PLANS: dict[str, tuple[str, list[str], dict[str, t.Any], list[str]]] = {
             "nowhere.json: No such file",
             "Name a plan.json that aivailable.sdai.plan wrote.",
         ],
+    ),
+    "a question about a reviewed plan": (
+        "plan",
+        ["-e", "{sdai_what_if: {without_nodes: [gpu2]}}", "-e", "sdai_plan_file=lab/.plan/plan.json"],
+        ABSENT,
+        ["sdai_what_if (all hosts): asks about a plan that is made, and sdai_plan_file names one that is. Leave out"],
     ),
     "a plan that is none": (
         "plan",

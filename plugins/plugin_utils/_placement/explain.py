@@ -17,7 +17,7 @@ from collections import Counter
 
 from .model import Unplaced
 from .rules import eligibility, eligible_gpus, gpu_order, nodes_by_name
-from .shapes import fitting, single, splits
+from .shapes import fitting, places, single, splits
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ def explain(
         shapes = fitting(model, gpus)
         if not shapes:
             reason, remedy = _too_large(model, gpus)
-        elif _places(problem, model, shapes) < model.replicas_min:
+        elif places(problem, model, shapes) < model.replicas_min:
             reason, remedy = _too_few(problem, model, shapes)
         else:
             reason, remedy = _crowded_out(problem, model, replicas, shapes, proved=proved, limited=limited)
@@ -53,11 +53,12 @@ def explain(
         priority=model.priority,
         missing=missing,
         reason=reason,
-        remedy=f"{remedy}; or {_fewer(placed)}",
+        remedy=f"{remedy}; or {fewer(placed)}",
     )
 
 
-def _fewer(placed: int) -> str:
+def fewer(placed: int) -> str:
+    """The remedy that is always there: to ask for no more than has a place."""
     return f"lower replicas.min to {placed}" + ("" if placed else " (the model is then not served)")
 
 
@@ -116,26 +117,15 @@ def _unit(model: Model) -> str:
     return {"node": "node", "domain": "failure domain"}.get(model.constraints.spread, "GPU")
 
 
-def _places(problem: Problem, model: Model, shapes: Sequence[Shape]) -> int:
-    """Return how many replicas of the model the empty fleet could hold, at most."""
-    if model.constraints.spread == "node":
-        return len({shape.gpus[0].node for shape in shapes})
-    if model.constraints.spread == "domain":
-        domains = {node.name: node.failure_domain for node in problem.nodes}
-        return len({domains[shape.gpus[0].node] for shape in shapes})
-    used = {gpu.key for shape in shapes for gpu in shape.gpus}
-    return len(used) // min(len(shape.gpus) for shape in shapes)
-
-
 def _too_few(problem: Problem, model: Model, shapes: Sequence[Shape]) -> tuple[str, str]:
-    places = _places(problem, model, shapes)
+    most = places(problem, model, shapes)
     unit = _unit(model)
     why = "two replicas of a model never share a GPU" if unit == "GPU" else f"spread: {model.constraints.spread}"
     if min(len(shape.gpus) for shape in shapes) > 1:
         why += "; a replica is split over several"
     need = min(shape.vram_mib for shape in shapes)
     reason = (
-        f"{model.replicas_min} replicas are asked for, but the empty fleet holds at most {places}: "
+        f"{model.replicas_min} replicas are asked for, but the empty fleet holds at most {most}: "
         f"one per {unit} that can hold it ({why})"
     )
     remedy = f"add a GPU that offers {_up(need)} for each missing replica"

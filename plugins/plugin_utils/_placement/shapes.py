@@ -23,7 +23,7 @@ from .model import Share
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from .model import Gpu, Model, Need, Replica
+    from .model import Gpu, Model, Need, Problem, Replica
 
 MAX_SPLIT = 8
 
@@ -118,6 +118,17 @@ def fitting(model: Model, gpus: Sequence[Gpu]) -> list[Shape]:
     if whole:
         return whole
     return [shape for shape in splits(model, gpus) if shape.fits and shape.speed >= model.min_speed]
+
+
+def places(problem: Problem, model: Model, shapes: Sequence[Shape]) -> int:
+    """Return how many replicas of the model the empty fleet could hold, at most."""
+    if model.constraints.spread == "node":
+        return len({shape.gpus[0].node for shape in shapes})
+    if model.constraints.spread == "domain":
+        domains = {node.name: node.failure_domain for node in problem.nodes}
+        return len({domains[shape.gpus[0].node] for shape in shapes})
+    used = {gpu.key for shape in shapes for gpu in shape.gpus}
+    return len(used) // min(len(shape.gpus) for shape in shapes)
 
 
 def splits(model: Model, gpus: Sequence[Gpu]) -> Iterator[Shape]:

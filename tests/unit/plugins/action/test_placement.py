@@ -85,13 +85,15 @@ def test_the_file_is_written_once(dest: Path) -> None:
     assert first["dest"] == str(dest)
     assert json.loads(dest.read_text()) == first["plan"]
     assert stat.S_IMODE(dest.stat().st_mode) == 0o644
-    assert os.listdir(dest.parent) == ["plan.json"]
-    before = dest.stat()
+    page = dest.with_suffix(".html")
+    assert first["page"] == str(page)
+    assert sorted(os.listdir(dest.parent)) == ["plan.html", "plan.json"]
+    before = [(file.stat().st_mtime_ns, file.stat().st_ino) for file in (dest, page)]
     # Only what others hold has changed, by 300 MiB and differently: what runs stays where it is.
     fleet = {"gpu1": {"gpus": [card("A", foreign=300)]}, "gpu2": {"gpus": [card("B", foreign=64)]}}
     second = run(dest=str(dest), fleet=fleet, current=first["plan"]["replicas"])
     assert not second["changed"]
-    assert (dest.stat().st_mtime_ns, dest.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    assert [(file.stat().st_mtime_ns, file.stat().st_ino) for file in (dest, page)] == before
 
 
 def test_another_placement_replaces_the_file(dest: Path) -> None:
@@ -99,8 +101,11 @@ def test_another_placement_replaces_the_file(dest: Path) -> None:
     result = run(dest=str(dest), models=[model(context=8192)], diff=True)
     assert result["changed"]
     assert json.loads(dest.read_text())["replicas"][0]["context"] == 8192
-    assert json.loads(result["diff"]["before"])["replicas"][0]["context"] == 4096
-    assert json.loads(result["diff"]["after"]) == result["plan"]
+    plan, page = result["diff"]
+    assert json.loads(plan["before"])["replicas"][0]["context"] == 4096
+    assert json.loads(plan["after"]) == result["plan"]
+    assert page["after_header"] == str(dest.with_suffix(".html"))
+    assert page["before"] != page["after"]
 
 
 @pytest.mark.parametrize(
@@ -122,8 +127,27 @@ def test_a_plan_for_another_fleet_or_catalog_replaces_the_file(dest: Path, chang
 def test_check_mode_tells_and_writes_nothing(dest: Path) -> None:
     result = run(dest=str(dest), check=True, diff=True)
     assert result["changed"]
-    assert result["diff"]["before"] == ""
+    assert [diff["before"] for diff in result["diff"]] == ["", ""]
     assert not dest.parent.exists()
+
+
+@pytest.mark.parametrize("content", [None, "<html>of yesterday</html>", '<meta name="sdai-plan" content="00">'])
+def test_a_page_that_is_missing_or_another_is_drawn_anew(dest: Path, content: str | None) -> None:
+    """The plan itself stays as it is; in check mode so does the page."""
+    run(dest=str(dest))
+    page = dest.with_suffix(".html")
+    right, before = page.read_text(), dest.stat()
+    page.unlink()
+    if content is not None:
+        page.write_text(content)
+    told = run(dest=str(dest), check=True, diff=True)
+    assert told["changed"]
+    assert [diff["after_header"] for diff in told["diff"]] == [str(page)]
+    assert (page.read_text() if page.exists() else None) == content
+    assert run(dest=str(dest))["changed"]
+    assert page.read_text() == right
+    assert (dest.stat().st_mtime_ns, dest.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    assert not run(dest=str(dest))["changed"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"replicas": 1}', b"\xff\xfe"])
@@ -184,6 +208,63 @@ def test_without_ortools(monkeypatch: pytest.MonkeyPatch) -> None:
         run()
 
 
+# --- what if ---------------------------------------------------------------------------------
+
+TWO = [model("mine:8b", replicas={"min": 1, "max": 2}), model("other:8b", priority=7)]
+
+
+def test_without_a_node(dest: Path) -> None:
+    """The answer is a difference to today's plan, and nothing is written."""
+    today = run(models=TWO)["plan"]
+    result = run(models=TWO, what_if={"without_nodes": ["gpu2"]}, dest=str(dest))
+    assert not result["changed"]
+    assert not dest.parent.exists()
+    assert {replica["node"] for replica in result["plan"]["replicas"]} == {"gpu1"}
+    assert len(today["replicas"]) == 2
+    report = result["report"]
+    assert report.startswith("WHAT IF  without gpu2\n")
+    assert "minimum replicas without a place: 0 today, 1 then" in report
+    assert "other:8b: 1 replica more missing (priority 7): a replica needs 7.2 GiB" in report
+
+
+def test_with_a_card_and_a_model_twice() -> None:
+    question = {"with_gpus": {"gpu1": ["GTX 1080 Ti"]}, "replicas": {"mine:8b": 2}}
+    result = run(models=TWO, what_if=question)
+    report = result["report"]
+    assert report.startswith("WHAT IF  with GTX 1080 Ti in gpu1; with mine:8b 2 times\n")
+    assert "1 replica gained, 0 lost, 1 moved; 14.3 GiB to load" in report
+    assert "+ mine-8b--2 on gpu2 GPU 0, 7.2 GiB" in report
+    assert "→ other-8b--1 on gpu2 GPU 0 moves to gpu1 GPU 1 as other-8b--2, 7.2 GiB" in report
+    assert result["transition"]["keep"] == ["mine-8b--1"]
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ({"without_node": ["gpu2"]}, r"sdai_what_if\.without_node .*Did you mean without_nodes\?"),
+        ({"without_nodes": ["gpu7"]}, r'sdai_what_if\.without_nodes\[0\] .*"gpu7" is not a node'),
+        ("{", r'sdai_what_if \(all hosts\): is the text "\{", not a mapping'),
+    ],
+)
+def test_a_wrong_question_is_one_error(question: object, message: str) -> None:
+    with pytest.raises(AnsibleActionFail, match=message):
+        run(what_if=question)
+
+
+def test_no_question_about_a_reviewed_plan(dest: Path) -> None:
+    run(dest=str(dest))
+    with pytest.raises(AnsibleActionFail, match=r"sdai_what_if .* sdai_plan_file names one that is"):
+        run(what_if={"without_nodes": ["gpu2"]}, plan_file=str(dest))
+
+
+def test_a_remedy_is_what_a_solve_has_shown() -> None:
+    """It is in the plan, and what it says does help."""
+    (item,) = run(models=TWO, fleet={"gpu1": {"gpus": [card("A")]}})["plan"]["unplaced"]
+    assert "a solve has shown that each of these does: lower replicas.min of mine:8b to 0 (now 1)" in item["remedy"]
+    assert "add one NVIDIA GeForce GTX 1080 Ti (11 GiB) to gpu1" in item["remedy"]
+    assert run(models=TWO, fleet={"gpu1": {"gpus": [card("A"), card("B", 1)]}})["plan"]["unplaced"] == []
+
+
 # --- a plan that was reviewed ------------------------------------------------------------------
 
 
@@ -204,7 +285,7 @@ def test_a_reviewed_plan_is_taken_as_it_is(reviewed: Path, monkeypatch: pytest.M
     result = run(plan_file=str(reviewed), dest=str(reviewed))
     assert result["plan"]["replicas"][0]["node"] == elsewhere[0]
     assert result["transition"]["start"] == ["mine-8b--1"]
-    assert not result["changed"]
+    assert json.loads(reviewed.read_text()) == document
 
 
 def alter(cards: dict[str, dict[str, t.Any]]) -> dict[str, t.Any]:
@@ -385,6 +466,7 @@ def test_the_report_says_where_the_plan_is(dest: Path, capsys: pytest.CaptureFix
         output = capsys.readouterr().out
         assert f"The plan {words} {dest}\n" in output
         assert output.count(str(dest)) == 1
+        assert (f"Its page {words} {dest.with_suffix('.html')}\n" in output) == ("as before" not in words)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from ansible_collections.aivailable.sdai.plugins.plugin_utils._fleet import build_problem
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._fleet import build_problem, read_problem
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.shapes import split
 from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils.fleet_builders import (
     CATALOG,
@@ -187,3 +187,14 @@ def test_a_large_fleet_is_read_in_no_time() -> None:
     planned = build_problem(fleet=fleet, models=models, catalog=CATALOG)
     assert time.perf_counter() - started < 2
     assert (len(planned.gpus), len(planned.models)) == (400, 80)
+
+
+def test_a_model_with_another_context_or_kv_cache() -> None:
+    """It is what the inventory would have made of it; a footprint of its own knows nothing of either."""
+    fleet = {"gpu1": {"gpus": [card()]}}
+    wanted = {"name": "llama3.1:8b", "context": 8192, "parallel": 4}
+    _problem, variant = read_problem(fleet=fleet, models=[wanted, explicit()], catalog=CATALOG)
+    for change in ({"context": 512}, {"kv_cache_type": "q4_0"}, {"context": 2048, "kv_cache_type": "q8_0"}):
+        changed = build_problem(fleet=fleet, models=[{**wanted, **change}], catalog=CATALOG)
+        assert variant("llama3.1:8b", **change) == changed.models[0]
+    assert variant("mine:8b", context=512) is None

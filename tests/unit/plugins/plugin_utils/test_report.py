@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -22,7 +23,8 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model i
     Unplaced,
     Wave,
 )
-from ansible_collections.aivailable.sdai.plugins.plugin_utils._report import WIDTH, render
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._report import render
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._tables import WIDTH
 
 
 def gpu(place: str, index: int, name: str, vram: int, *, foreign: int = 0, reason: str = "") -> Gpu:
@@ -143,7 +145,6 @@ def test_open_objectives_are_told_from_proved_ones(lines: list[str]) -> None:
 def test_survival_and_transition(lines: list[str]) -> None:
     text = "\n".join(lines)
     assert "    → at risk: llama3.1:8b" in text
-    assert "    → without gpu2: llama3.3:70b" in text
     assert "1 to start (+), 1 to stop, 1 kept (=); 42.5 GiB to load" in text
     assert "wave 1: stop old--1 on gpu2; falls below its minimum meanwhile: old:1b" in text
 
@@ -152,8 +153,72 @@ def test_a_loss_that_was_not_decided_is_not_called_one_that_does_not_fit() -> No
     survival = Survivability(0, 0, (), 0, 2, {"gpu1": ("a",), "gpu2": ("b", "c")}, ("gpu2",))
     text = render(PROBLEM, replace(PLAN, survivability=survival), TRANSITION)
     assert "  at least 0 of 2 possible losses would leave room" in text
-    assert "    → without gpu1: a would not fit\n" in text
-    assert "    → without gpu2: b, c found no room again in the planning time\n" in text
+    assert re.search(r"^gpu1 .*  a$", text, re.M)
+    assert re.search(r"^gpu2 .*  b, c \(none found in the$\n *planning time\)$", text, re.M)
+
+
+def test_each_node_has_its_loss(lines: list[str]) -> None:
+    """What is lost at once, and what for good; the whole section as it is printed."""
+    start = lines.index("LOSS OF ANY ONE NODE")
+    assert lines[start : lines.index("", start + 6)] == [
+        "LOSS OF ANY ONE NODE",
+        "  0 of 1 model wanted twice or more would keep a replica",
+        "    → at risk: llama3.1:8b",
+        "  1 of 2 possible losses would leave room for every minimum",
+        "",
+        "NODE LOST       GPUS  REPLICAS  NOT SERVED AT FIRST              NO ROOM AGAIN FOR A MINIMUM OF",
+        "─" * 96,
+        "gpu1               1         1  llama3.1:8b                      -",
+        "gpu2               2         1  llama3.3:70b                     llama3.3:70b",
+    ]
+
+
+def test_of_many_nodes_those_that_lose_most_are_shown() -> None:
+    cards = tuple(gpu(f"gpu{number:02d}/A", 0, "Tesla P40", 24576) for number in range(50))
+    survival = Survivability(0, 0, (), 49, 50, {"gpu49": ("a",)})
+    many = replace(PROBLEM, gpus=cards, nodes=tuple(Node(card.node, card.node) for card in cards))
+    text = render(many, replace(PLAN, replicas=(), survivability=survival), TRANSITION)
+    assert text.index("\ngpu49  ", text.index("NODE LOST")) < text.index("\ngpu00  ", text.index("NODE LOST"))
+    assert "… and 10 nodes more: see the page beside the plan" in text
+
+
+def test_why_here_stands_with_the_place() -> None:
+    text = render(PROBLEM, PLAN, TRANSITION, why={"llama3.3-70b--1": "no other place may hold it"})
+    assert "WHY HERE\n  llama3.3-70b--1 on gpu2 GPU 0+1: no other place may hold it\n" in text
+    assert "WHY HERE" not in render(PROBLEM, PLAN, TRANSITION)
+
+
+def test_what_a_large_fleet_is_spared_is_said() -> None:
+    """Remedies by a solve, and a line for each of many replicas."""
+    cards = tuple(gpu(f"gpu{number}/A", 0, "Tesla P40", 24576) for number in range(601))
+    many = tuple(replace(SMALL, id=f"a--{number}") for number in range(41))
+    text = render(replace(PROBLEM, gpus=cards), replace(PLAN, replicas=many), TRANSITION)
+    assert "  No remedy was tried by a solve, which would take long for so many GPUs and models.\n" in text
+    assert "WHY HERE\n  of all 41 replicas: see the page beside the plan\n" in text
+    assert "No remedy was tried" not in render(PROBLEM, PLAN, TRANSITION)
+
+
+def test_changes_against_what_runs() -> None:
+    """A move, a new start of other settings in the same place, a gain and a loss; nothing where nothing runs."""
+    old = replica("llama3.3-70b--0", "llama3.3:70b", "gpu1", (Share("GPU-1", 0, 80, 9000),))
+    anew = replace(SMALL, id="llama3.1-8b--7")
+    gone = replica("old--1", "old:1b", "gpu2", (Share("GPU-3", 0, 9, 900),), 11502)
+    more = replica("more--1", "more:1b", "gpu2", (Share("GPU-3", 0, 9, 900),), 11502)
+    plan = replace(PLAN, replicas=(*PLAN.replicas, more))
+    text = render(PROBLEM, plan, TRANSITION, current=(old, anew, gone))
+    assert text[text.index("CHANGES") : text.index("\n\n", text.index("CHANGES"))].splitlines() == [
+        "CHANGES AGAINST WHAT RUNS",
+        "  llama3.1:8b: 1 → 1 replica",
+        "    ↻ llama3.1-8b--7 on gpu1 GPU 0 starts anew as llama3.1-8b--1, 7.2 GiB",
+        "  llama3.3:70b: 1 → 1 replica",
+        "    → llama3.3-70b--0 on gpu1 GPU 0 moves to gpu2 GPU 0+1 as llama3.3-70b--1, 42.5 GiB",
+        "  more:1b: 0 → 1 replica",
+        "    + more--1 on gpu2 GPU 0, 0.9 GiB",
+        "  old:1b: 1 → 0 replicas",
+        "    - old--1 on gpu2 GPU 0",
+    ]
+    assert "CHANGES" not in render(PROBLEM, PLAN, TRANSITION, current=(replace(old, up=False),))
+    assert "CHANGES" not in render(PROBLEM, PLAN, TRANSITION, current=PLAN.replicas)
 
 
 def test_an_empty_plan_is_a_report_too() -> None:
