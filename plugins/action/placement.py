@@ -32,12 +32,15 @@ from ..plugin_utils._placement.solve import solve
 from ..plugin_utils._placement.solve._cp_sat import SOLVER_ERROR
 from ..plugin_utils._placement.waves import transition as transition_to
 from ..plugin_utils._placement.why import why_here
+from ..plugin_utils._progress import Progress
 from ..plugin_utils._report import EXPLAINED, render
 from ..plugin_utils._reviewed import check_reviewed
 from ..plugin_utils._what_if import ask
 
 if t.TYPE_CHECKING:
-    from ..plugin_utils._placement.model import Options, Plan, Problem, Replica
+    from collections.abc import Callable, Sequence
+
+    from ..plugin_utils._placement.model import Objective, Options, Plan, Problem, Replica
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     # Values of the inventory are "raw" so that they are refused with their key, host and remedy.
@@ -92,14 +95,16 @@ class ActionModule(ActionBase):
             **{name: arguments[name] for name in ("plan_seconds", "min_gain", "churn_budget_gib", "replan")}
         )
         current = read_current(arguments["current"], problem)
+        progress = _progress() if arguments["show"] else None
         if arguments["what_if"] is not None:
             words, changed = ask(arguments["what_if"], world, reviewed=arguments["plan_file"])
-            return _answer(words, build_problem(**changed), _solve(problem, current, options), options)
+            today = _solve(problem, current, options, progress)
+            return _answer(words, build_problem(**changed), today, options, progress)
         if arguments["plan_file"]:
             plan = _load(arguments["plan_file"])
             check_reviewed(problem, plan, current)
         else:
-            plan = _solve(problem, current, options)
+            plan = _solve(problem, current, options, progress)
             refuse("plan", check_plan(problem, plan, current))
             # A budget of moves makes a difference to what fits; else what runs may go to where there is room for it.
             kept = () if options.churn_budget_mib is None else current
@@ -167,11 +172,17 @@ def _diff(path: Path, before: str, after: str) -> dict[str, str]:
     return {"before_header": str(path), "after_header": str(path), "before": before, "after": after}
 
 
-def _answer(words: str, problem: Problem, today: Plan, options: Options) -> dict[str, t.Any]:
+def _answer(
+    words: str,
+    problem: Problem,
+    today: Plan,
+    options: Options,
+    progress: Callable[[Objective], None] | None,
+) -> dict[str, t.Any]:
     """The plan of the changed problem, if today's plan ran, and how it differs from that."""
     nodes = {node.name for node in problem.nodes}
     running = [replica for replica in today.replicas if replica.node in nodes]
-    plan = _solve(problem, running, options)
+    plan = _solve(problem, running, options, progress)
     return {
         "changed": False,
         "plan": plan_to_dict(plan),
@@ -180,14 +191,28 @@ def _answer(words: str, problem: Problem, today: Plan, options: Options) -> dict
     }
 
 
-def _solve(problem: Problem, current: tuple[Replica, ...], options: Options) -> Plan:
+def _solve(
+    problem: Problem, current: Sequence[Replica], options: Options, progress: Callable[[Objective], None] | None
+) -> Plan:
     if SOLVER_ERROR is not None:
         raise AnsibleActionFail(
             f"{missing_required_lib('ortools', reason='to plan')} "
             f"It is needed on the control node only: {sys.executable} -m pip install ortools",
             result={"exception": SOLVER_ERROR},
         )
-    return solve(problem, current, options)
+    return solve(problem, current, options, progress=progress)
+
+
+def _progress() -> Callable[[Objective], None]:
+    """Show how far the solver is, while it takes long."""
+    started = time.monotonic()
+    lines = Progress(Display().display)
+
+    def tell(objective: Objective) -> None:
+        seconds = time.monotonic() - started
+        lines(objective.name, objective.value, objective.bound, seconds, priority=objective.priority)
+
+    return tell
 
 
 def _require(wanted: str, plan: dict[str, t.Any]) -> None:

@@ -29,7 +29,7 @@ from .space import Limits, Solution, Space, build, gains, served, worth
 from .survive import survivability
 
 if t.TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ..model import Problem, Unplaced
 
@@ -38,11 +38,18 @@ NOTHING_MORE = 1 << 62
 """A goal that no plan can serve."""
 
 
-def solve(problem: Problem, current: Sequence[Replica], options: Options) -> Plan:
+def solve(
+    problem: Problem,
+    current: Sequence[Replica],
+    options: Options,
+    *,
+    progress: Callable[[Objective], None] | None = None,
+) -> Plan:
     """Return the best plan found for the problem, given what runs.
 
     ``current`` is every replica that runs and is worth counting; those that are still valid may be
-    kept. Ids and ports of all of them stay taken.
+    kept. Ids and ports of all of them stay taken. ``progress`` is told how far each objective is: at the start of its
+    pass, whenever it is better, and at the end; more than once where what runs is weighed against what could.
 
     Raises ContradictionError for a model whose settings exclude each other, and
     PortsExhaustedError for a node without a free port. A plan that leaves models out is a result.
@@ -51,7 +58,7 @@ def solve(problem: Problem, current: Sequence[Replica], options: Options) -> Pla
         check_model(model)
     current = sorted(current, key=lambda r: (r.model, len(r.id), r.id, r.node))
     space = build(problem, standing(problem, current))
-    budget = Budget(options.seconds, options.seed)
+    budget = Budget(options.seconds, options.seed, progress)
     with budget.capped(0.9):
         outcome = _decide(problem, space, options, budget)
     replicas = _replicas(space, outcome.solution, current)

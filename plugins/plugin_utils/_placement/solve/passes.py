@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import typing as t
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from .formulation import Formulation
 from .space import Limits, Solution, Space, churn, served, unmet, weak
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 TOO_BIG = 12_000
 """Candidates beyond which a model of the whole fleet no longer pays: the greedy plan stands, with simple bounds."""
@@ -43,12 +44,14 @@ GUARD = 10
 class Budget:
     """The deterministic seconds that are left of those asked for.
 
-    ``reproducible`` turns False once the wall clock had to cut a solve.
+    ``reproducible`` turns False once the wall clock had to cut a solve. ``tell`` is told of each objective as it is
+    at the start of its pass, whenever it is better, and at the end.
     """
 
-    def __init__(self, seconds: float, seed: int) -> None:
+    def __init__(self, seconds: float, seed: int, tell: Callable[[Objective], None] | None = None) -> None:
         self.left = seconds * PACE
         self.seed = seed
+        self.tell = tell or (lambda _objective: None)
         self.reproducible = True
 
     @contextmanager
@@ -120,6 +123,7 @@ class _Passes:
         self.bounds = simple_bounds(space, limits)
         self.cp: Formulation | None = None
         self.objectives: list[Objective] = []
+        self.reached: Objective
 
     def run(self) -> Outcome:
         space = self.space
@@ -138,6 +142,8 @@ class _Passes:
         self._pass(name, value, bound, part, sign=-1, priority=None)
 
     def _pass(self, name: str, value: int, bound: int, part: float, *, sign: int, priority: int | None) -> None:
+        self.reached = Objective(name, value, bound, value == bound, priority)
+        self.budget.tell(self.reached)
         if value != bound and len(self.space.candidates) <= TOO_BIG:
             cp = self._formulation()
             cp.model.minimize(sign * cp.objective(name, priority))
@@ -151,7 +157,9 @@ class _Passes:
                 value, bound = self._whole(cp, value, bound, sign, 0.4 if name == "served" else 0.75)
                 if name != "served" or bound >= self.goal:
                     value = self._neighbourhoods(cp, value, bound, sign)
-        self.objectives.append(Objective(name, value, bound, value == bound, priority))
+        self.reached = Objective(name, value, bound, value == bound, priority)
+        self.budget.tell(self.reached)
+        self.objectives.append(self.reached)
         if self.cp is not None:
             self.cp.keep(name, priority, value, sign)
 
@@ -200,6 +208,8 @@ class _Passes:
         if sign * reached >= sign * value:
             return value
         self.best = cp.read(solver)
+        self.reached = dataclasses.replace(self.reached, value=reached, proved=reached == self.reached.bound)
+        self.budget.tell(self.reached)
         return reached
 
     def _formulation(self) -> Formulation:

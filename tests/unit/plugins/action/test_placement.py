@@ -423,8 +423,8 @@ def test_a_wrong_plan_is_not_handed_on(monkeypatch: pytest.MonkeyPatch, dest: Pa
     """Whatever the solver has done: nobody acts on it, and no file of it is left."""
     plan = placement.solve
 
-    def too_small(*arguments: t.Any) -> t.Any:
-        found = plan(*arguments)
+    def too_small(*arguments: t.Any, **options: t.Any) -> t.Any:
+        found = plan(*arguments, **options)
         (replica,) = found.replicas
         (share,) = replica.gpus
         small = dataclasses.replace(replica, gpus=(dataclasses.replace(share, vram_mib=7000),))

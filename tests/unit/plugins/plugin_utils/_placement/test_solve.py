@@ -18,6 +18,7 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model i
     Constraints,
     Gpu,
     Model,
+    Objective,
     Options,
     Plan,
 )
@@ -347,6 +348,18 @@ def test_the_solver_is_never_worse_than_the_greedy_plan(monkeypatch: pytest.Monk
         return [o.value if o.name in ("unmet_minimum", "churn_mib") else -o.value for o in plan.objectives[:-1]]
 
     assert key(short) <= key(greedy)
+
+
+def test_progress_ends_with_what_the_plan_says() -> None:
+    """Each objective is told of in order, never gets worse on the way, and ends as in the plan."""
+    told: list[Objective] = []
+    plan = solve(fleet(8, 10), (), SHORT, progress=told.append)
+    assert told
+    last = {(objective.name, objective.priority): objective for objective in told}
+    assert list(last) == [(objective.name, objective.priority) for objective in plan.objectives]
+    assert [last[objective.name, objective.priority].value for objective in plan.objectives] == [
+        objective.value for objective in plan.objectives
+    ]
 
 
 def test_a_wall_clock_guard_is_confessed(monkeypatch: pytest.MonkeyPatch) -> None:
