@@ -53,6 +53,7 @@ HOSTS = (
     Host("frontend1", "10.89.77.10", publish=("127.0.0.1:8080:8080", "127.0.0.1:8404:8404")),
     Host("gpu1", "10.89.77.11", gpus=SIMGPU / "hosts/gpu1.json", nvidia=True),
     Host("gpu2", "10.89.77.12", gpus=SIMGPU / "hosts/gpu2.json"),
+    Host("gpu3", "10.89.77.14", gpus=SIMGPU / "hosts/gpu3.json", nvidia=True),
 )
 MIRROR = Host("mirror", "10.89.77.2", systemd=False, aliases=("blobs",))
 EVERYBODY = (*HOSTS, MIRROR)

@@ -230,25 +230,21 @@ def table(rounds: list[Round]) -> str:
 
 
 def prepare() -> list[Target]:
-    """The lab and the site as they must be; the model with two replicas on two nodes."""
+    """The lab and the site as they must be; the replicas of the model that has one on each of two nodes."""
     if not healthy():
         demo.step("The lab", [sys.executable, ROOT / "tests/lab/lab.py", "up"])
         demo.step("The site", [demo.BIN / "ansible-playbook", "aivailable.sdai.site", "-i", "inventories/lab"])
     nodes = {host.name: host for host in HOSTS}
-    by_model: dict[str, list[dict[str, t.Any]]] = {}
-    for replica in json.loads(PLAN.read_text())["replicas"]:
-        by_model.setdefault(replica["model"], []).append(replica)
-    for replicas in by_model.values():
-        if len({replica["node"] for replica in replicas}) == 2 == len(replicas):
-            return [Target(nodes[replica["node"]], replica["id"]) for replica in replicas]
-    raise LabError("the plan has no model with two replicas on two nodes")
+    replicas = [replica for replica in json.loads(PLAN.read_text())["replicas"] if replica["model"] == demo.MODEL]
+    if len({replica["node"] for replica in replicas}) == 2 == len(replicas):
+        return [Target(nodes[replica["node"]], replica["id"]) for replica in replicas]
+    raise LabError(f"the plan does not have {demo.MODEL} twice, on two nodes")
 
 
 def drill(failures: list[Failure], rounds: int, clients: int, done: list[Round]) -> None:
     targets = prepare()
-    model = next(r["model"] for r in json.loads(PLAN.read_text())["replicas"] if r["id"] == targets[0].replica)
-    print(f"\n{clients} clients stream {model} from {', '.join(target.replica for target in targets)}", flush=True)
-    with Watcher() as watcher, Load(model, clients) as load:
+    print(f"\n{clients} clients stream {demo.MODEL} from {', '.join(target.replica for target in targets)}", flush=True)
+    with Watcher() as watcher, Load(demo.MODEL, clients) as load:
         work = Drill(load, watcher, targets)
         for failure in failures:
             count = rounds if failure.name in REPEATED else 1

@@ -15,7 +15,8 @@
   back HOST     undo that
 
 Hosts: frontend1 (its ports 8080 and 8404 also on 127.0.0.1), gpu1 (GTX 1080 Ti, Tesla P40), gpu2 (RX 7900 XTX, RX 580),
-and mirror, which serves the release archive and the models. Inventory: inventories/lab.
+gpu3 (Tesla M40, and four cards that nothing serves), and mirror, which serves the release archive and the models.
+Inventory: inventories/lab.
 
 Environment, none of it needed as a rule, because `up` reads this machine's own settings:
   SDAI_LAB_CA_FILE    certificate authority for the hosts to trust (default: those in /usr/local/share/ca-certificates)

@@ -35,7 +35,7 @@ def hosts() -> dict[str, Host]:
 
 @pytest.fixture(scope="session")
 def gpu_hosts(hosts: dict[str, Host]) -> list[Host]:
-    return [hosts["gpu1"], hosts["gpu2"]]
+    return [host for name, host in hosts.items() if name.startswith("gpu")]
 
 
 @pytest.fixture(scope="session", autouse=True)

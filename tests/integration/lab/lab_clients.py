@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Users of the service: official clients that stream without a pause while a test changes it."""
+"""Users of the service: official clients that stream again and again while a test changes it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ if t.TYPE_CHECKING:
 
 # The stand-in says exactly as many words as it is asked for, so that a lost one shows.
 WORDS = 120
+# Between two requests of one client: the lab, its clients and the change that is tested share a machine.
+PAUSE_S = 1.0
 
 
 class Clients:
@@ -58,6 +60,7 @@ class Clients:
                 self._stop.wait(0.5)
             else:
                 self._judge(model, choices)
+                self._stop.wait(PAUSE_S)
 
     def _judge(self, model: str, choices: list[t.Any]) -> None:
         words = sum(1 for choice in choices if choice.delta.content)

@@ -30,7 +30,7 @@ API = "http://127.0.0.1:8080"
 SSH = ["ssh", "-i", str(ROOT / ".lab/ssh/id_ed25519"), "-o", f"UserKnownHostsFile={ROOT / '.lab/ssh/known_hosts'}"]
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 only_long = pytest.mark.skipif(not LONG, reason="minutes of lab time each: part of make test-long")
-ADDRESSES = {"frontend1": "10.89.77.10", "gpu1": "10.89.77.11", "gpu2": "10.89.77.12"}
+ADDRESSES = {"frontend1": "10.89.77.10", "gpu1": "10.89.77.11", "gpu2": "10.89.77.12", "gpu3": "10.89.77.14"}
 
 
 @dataclass(frozen=True)

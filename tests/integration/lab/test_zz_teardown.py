@@ -48,6 +48,8 @@ THEIRS = (
     f"backend web\n server llama3.1-8b--1 {ADDRESSES['gpu1']}:11500 maxconn 4\n"
 )
 LEFTOVERS = {"ansible.builtin.include_tasks": str(ROOT / "playbooks/includes/leftovers.yml")}
+# The nodes of the inventory when gpu2 is none any more.
+OTHERS = {name: address for name, address in ADDRESSES.items() if name in ("gpu1", "gpu3")}
 # An address of the lab's network that no host has.
 NOBODY = "10.89.77.99"
 REMOVE = ("aivailable.sdai.teardown", "-e", "sdai_teardown=true")
@@ -56,7 +58,7 @@ REMOVE = ("aivailable.sdai.teardown", "-e", "sdai_teardown=true")
 @pytest.fixture(scope="module")
 def bare() -> dict[str, snapshot.Snapshot]:
     """The states of the hosts before the first run, which `lab.py up` keeps when it makes them."""
-    kept = {name: snapshot.bare(name) for name in ("frontend1", "gpu1", "gpu2")}
+    kept = {name: snapshot.bare(name) for name in ADDRESSES}
     lacking = [name for name, state in kept.items() if state is None]
     if lacking:
         pytest.skip(f"the first state of {', '.join(lacking)} was not kept: run make lab-down")
@@ -121,19 +123,17 @@ def play(folder: Path, hosts: str, *tasks: dict[str, t.Any], **variables: t.Any)
 
 def test_replicas_of_a_host_that_left_the_inventory_are_reported(tmp_path: Path, hosts: dict[str, Host]):
     """gpu2 is no node any more; its servers are in the frontend's configuration, and its units still run."""
-    run = play(tmp_path, "frontends", LEFTOVERS, __sdai_addresses={"gpu1": ADDRESSES["gpu1"]})
+    run = play(tmp_path, "frontends", LEFTOVERS, __sdai_addresses=OTHERS)
     assert run.code == 0, run.output
     message = run.output.replace("\n", " ")
     theirs = ", ".join(sorted(replica["id"] for replica in hosts["gpu2"].replicas()))
     assert f"frontend1 routes to {theirs} at {ADDRESSES['gpu2']}, which is no host of the inventory" in message
     assert "They still run there" in message
-    assert not any(replica["id"] in message for replica in hosts["gpu1"].replicas())
+    assert not any(replica["id"] in message for name in OTHERS for replica in hosts[name].replicas())
 
 
 def test_a_node_that_is_away_on_purpose_is_no_stranger(tmp_path: Path):
-    run = play(
-        tmp_path, "frontends", LEFTOVERS, __sdai_addresses={"gpu1": ADDRESSES["gpu1"]}, sdai_absent_nodes=["gpu2"]
-    )
+    run = play(tmp_path, "frontends", LEFTOVERS, __sdai_addresses=OTHERS, sdai_absent_nodes=["gpu2"])
     assert run.code == 0, run.output
     assert "no host of the inventory" not in run.output
 
@@ -149,7 +149,7 @@ def test_a_host_that_left_the_inventory_serves_no_longer(
     run = playbook("aivailable.sdai.apply", inventory=inventory(tmp_path, groups))
     assert run.code == 0, run.output
     assert "They still run there" in run.output.replace("\n", " ")
-    assert set(statistics.states()) == {replica["id"] for replica in hosts["gpu1"].replicas()}
+    assert set(statistics.states()) == {replica["id"] for name in OTHERS for replica in hosts[name].replicas()}
     theirs = starts([hosts["gpu2"]])
     assert theirs
     assert theirs == {replica: start for replica, start in before.items() if replica in theirs}
@@ -176,7 +176,7 @@ def test_units_that_nothing_describes_are_removed(tmp_path: Path, hosts: dict[st
 def test_it_wants_to_be_asked_for():
     run = playbook("aivailable.sdai.teardown")
     assert run.code != 0
-    assert "from frontend1, gpu1, gpu2" in run.output
+    assert "from frontend1, gpu1, gpu2, gpu3" in run.output
     assert "-e sdai_teardown=true" in run.output
 
 
@@ -237,7 +237,7 @@ def test_a_node_that_is_away_is_reported_and_removed_later(hosts: dict[str, Host
     assert "gpu1 is clean" in run.output
     # Run again it finds nothing but what it now was asked for: the models, and with them the directory.
     assert (run.changed["frontend1"], run.changed["gpu1"]) == (0, 2)
-    assert leftovers(bare, "frontend1", "gpu1") == {}
+    assert leftovers(bare, "frontend1", *OTHERS) == {}
     run = playbook(*REMOVE, "-e", "sdai_purge_models=true", "--limit", "gpu2")
     assert run.code != 0
     assert "gpu2 does not answer: nothing was removed there" in run.output
