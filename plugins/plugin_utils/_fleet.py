@@ -77,9 +77,9 @@ def current_from_hostvars(
     ]
 
 
-def build_problem(**arguments: t.Any) -> Problem:
+def build_problem(*, fleet: object, models: object, catalog: Mapping[str, t.Any], **settings: object) -> Problem:
     """Everything that a plan depends on but what runs now; arguments and errors are those of ``read_problem``."""
-    return read_problem(**arguments)[0]
+    return read_problem(fleet=fleet, models=models, catalog=catalog, **settings)[0]
 
 
 def read_problem(

@@ -205,14 +205,14 @@ Fleet {escape(plan.fleet_digest[:12])}, catalog {escape(plan.catalog_digest[:12]
         name = f"{gpu.index}  {_short(gpu.name)}"
         about = f"GPU {gpu.index}: {gpu.name} ({gpu.id})"
         if not gpu.usable:
-            bar = f'<div class="dead" style="--part:100" title="{escape(f"not usable: {gpu.reason}")}"></div>'
+            inside = f'<div class="dead" style="--part:100" title="{escape(f"not usable: {gpu.reason}")}"></div>'
             size = "not usable"
         else:
             size = f"{gib(ours)} of {gib(gpu.vram_mib)} GiB"
-            bar = "".join(self._segments(gpu, parts))
+            inside = "".join(self._segments(gpu, parts))
         return (
             f'<div class="gpu" data-find="{escape(gpu.id)}" title="{escape(f"{about}, {size}")}">'
-            f'<span>{escape(name)}</span><div class="bar">{bar}</div><span class="size">{size}</span></div>'
+            f'<span>{escape(name)}</span><div class="bar">{inside}</div><span class="size">{size}</span></div>'
         )
 
     def _segments(self, gpu: Gpu, parts: Sequence[tuple[Replica, Share]]) -> Iterator[str]:

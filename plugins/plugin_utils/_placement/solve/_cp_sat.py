@@ -5,18 +5,19 @@
 # This module is private to the collection: it may change
 # without notice between releases.
 
-"""The solver of OR-Tools, which may be missing: whoever solves looks at SOLVER_ERROR first."""
+"""The solvers of OR-Tools, which may be missing: whoever solves looks at SOLVER_ERROR first."""
 
 from __future__ import annotations
 
 import traceback
 
-__all__ = ["SOLVER_ERROR", "cp_model"]
+__all__ = ["SOLVER_ERROR", "cp_model", "pywraplp"]
 
 try:
+    from ortools.linear_solver import pywraplp
     from ortools.sat.python import cp_model
 except ImportError:
-    cp_model = None
+    cp_model = pywraplp = None
     SOLVER_ERROR: str | None = traceback.format_exc()
 else:
     SOLVER_ERROR = None

@@ -20,15 +20,19 @@ if t.TYPE_CHECKING:
 
 
 class Formulation:
-    """The constraint model. Each variable carries the value it has in the best solution, as its hint."""
+    """The constraint model. Each variable carries the value it has in the best solution, as its hint.
 
-    def __init__(self, space: Space, limits: Limits, solution: Solution) -> None:
+    The candidates in ``settled`` are as in the solution, and so is their time.
+    """
+
+    def __init__(self, space: Space, limits: Limits, solution: Solution, settled: frozenset[int] = frozenset()) -> None:
         self.space = space
         self.limits = limits
         self.solution = solution
         self.model = cp_model.CpModel()
         self.hints: list[tuple[cp_model.IntVar, int]] = []
-        self.take = [self._bool(f"x{i}", int(i in solution.chosen)) for i in range(len(space.candidates))]
+        self.settled = settled
+        self.take = [self._place(i) for i in range(len(space.candidates))]
         self.slots: list[cp_model.IntVar] = []
         self.served: list[cp_model.IntVar] = []
         self.short: list[cp_model.IntVar] = []
@@ -51,6 +55,14 @@ class Formulation:
         var = self.model.new_bool_var(name)
         self.hints.append((var, value))
         return var
+
+    def _place(self, i: int) -> cp_model.IntVar:
+        value = int(i in self.solution.chosen)
+        return self.model.new_constant(value) if i in self.settled else self._bool(f"x{i}", value)
+
+    def _slots(self, i: int) -> cp_model.IntVar:
+        value = self.solution.slots.get(i, 0) if i in self.solution.chosen else 0
+        return self.model.new_constant(value) if i in self.settled else self._int(0, SLOTS, f"slots{i}", value)
 
     def hint(self, *, places_only: bool = False) -> None:
         """Hint every variable, since a partial hint is no incumbent; or the places only, to have them fixed."""
@@ -90,6 +102,8 @@ class Formulation:
     def _memory(self) -> None:
         space = self.space
         for gpu, members in enumerate(space.by_gpu):
+            if not members:
+                continue
             needs = {i: self._mib_on(i, gpu) for i in members}
             total = cp_model.LinearExpr.weighted_sum([self.take[i] for i in members], [needs[i] for i in members])
             offer = space.gpus[gpu].offer_mib
@@ -202,12 +216,13 @@ class Formulation:
     def _served(self) -> list[cp_model.IntVar]:
         if not self.served:
             space = self.space
-            self.slots = [
-                self._int(0, SLOTS, f"slots{i}", self.solution.slots.get(i, 0)) for i in range(len(space.candidates))
-            ]
+            self.slots = [self._slots(i) for i in range(len(space.candidates))]
             for i, slots in enumerate(self.slots):
-                self.model.add(slots <= SLOTS * self.take[i])
+                if i not in self.settled:
+                    self.model.add(slots <= SLOTS * self.take[i])
             for gpu, members in enumerate(space.by_gpu):
+                if not members:
+                    continue
                 loads = [space.candidates[i].loads[space.candidates[i].gpus.index(gpu)] for i in members]
                 total = cp_model.LinearExpr.weighted_sum([self.slots[i] for i in members], loads)
                 self.model.add(total <= SLOTS * LOAD)

@@ -90,16 +90,25 @@ def _rarest(space: Space, m: int) -> tuple[int, ...]:
     return (len(space.by_model[m]), m)
 
 
-def attempts(space: Space, limits: Limits, start: frozenset[int]) -> Iterator[Solution]:
-    """Yield greedy placements that keep ``start`` and respect the ceilings, one for each rule of thumb."""
-    for models in (_largest, _rarest):
-        for places in (_tightest, _densest, _fastest):
-            yield _attempt(space, limits.ceilings, start, models, places)
+def minimums(space: Space, limits: Limits, start: frozenset[int]) -> Iterator[frozenset[int]]:
+    """Yield greedy placements of the minimums that keep ``start`` and respect the ceilings, one a rule of thumb."""
+    return (frozenset(state.chosen) for state in _attempts(space, limits, start))
 
 
 def greedy(space: Space, limits: Limits, start: frozenset[int]) -> Solution:
-    """Return the best of the greedy placements."""
-    return min(attempts(space, limits, start), key=lambda solution: worth(space, solution))
+    """Return the best of the greedy placements, with what serves more beyond the minimums."""
+    found = []
+    for state in _attempts(space, limits, start):
+        slots = _share_time(state)
+        _add_extras(state, slots)
+        found.append(Solution(frozenset(state.chosen), slots))
+    return min(found, key=lambda solution: worth(space, solution))
+
+
+def _attempts(space: Space, limits: Limits, start: frozenset[int]) -> Iterator[_State]:
+    for models in (_largest, _rarest):
+        for places in (_tightest, _densest, _fastest):
+            yield _attempt(space, limits.ceilings, start, models, places)
 
 
 def adopt(known: Space, solution: Solution, space: Space) -> Solution:
@@ -129,19 +138,17 @@ def _attempt(
     start: frozenset[int],
     models: Callable[[Space, int], tuple[int, ...]],
     places: Order,
-) -> Solution:
+) -> _State:
     state = _State(space, ceilings, start)
     for priority in space.classes:
         members = [m for m, model in enumerate(space.models) if model.priority == priority]
         for m in sorted(members, key=lambda m: models(space, m)):
-            while len(state.nodes[m]) < space.models[m].replicas_min:
-                fitting = [i for i in space.by_model[m] if state.fits(i)]
-                if not fitting:
-                    break
+            fitting = [i for i in space.by_model[m] if state.fits(i)]
+            while fitting and len(state.nodes[m]) < space.models[m].replicas_min:
                 state.take(min(fitting, key=lambda i: places(state, i)))
-    slots = _share_time(state)
-    _add_extras(state, slots)
-    return Solution(frozenset(state.chosen), slots)
+                # Nothing but the model's own replica has come in the way.
+                fitting = [i for i in fitting if state.fits(i)]
+    return state
 
 
 def share_time(space: Space, chosen: frozenset[int]) -> dict[int, int]:

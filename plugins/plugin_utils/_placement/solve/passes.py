@@ -18,13 +18,23 @@ from dataclasses import dataclass
 from ..model import Objective
 from ._cp_sat import cp_model
 from .formulation import Formulation
+from .region import Region
+from .relaxation import Relaxation
 from .space import Limits, Solution, Space, churn, served, unmet, weak
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 TOO_BIG = 12_000
-"""Candidates beyond which a model of the whole fleet no longer pays: the greedy plan stands, with simple bounds."""
+"""Candidates beyond which a model of the whole fleet no longer pays: some GPUs at a time are placed anew instead."""
+
+REGION = 24
+"""GPUs of such a fleet that are placed anew together."""
+
+REGION_SECONDS = 0.3
+
+RELAXED = 24
+"""GPUs from which on the bounds of the relaxation are asked for: below it the whole model is quicker and exact."""
 
 NEIGHBOURS = 10
 """GPUs whose replicas are placed anew together when the whole is too much to improve at once."""
@@ -121,6 +131,8 @@ class _Passes:
         self.best = incumbent
         self.goal = goal
         self.bounds = simple_bounds(space, limits)
+        relaxable = len(space.gpus) >= RELAXED and not space.running and goal == 0
+        self.relaxation = Relaxation(space, limits) if relaxable else None
         self.cp: Formulation | None = None
         self.objectives: list[Objective] = []
         self.reached: Objective
@@ -144,6 +156,7 @@ class _Passes:
     def _pass(self, name: str, value: int, bound: int, part: float, *, sign: int, priority: int | None) -> None:
         self.reached = Objective(name, value, bound, value == bound, priority)
         self.budget.tell(self.reached)
+        bound = self._relaxed(name, priority, bound)
         if value != bound and len(self.space.candidates) <= TOO_BIG:
             cp = self._formulation()
             cp.model.minimize(sign * cp.objective(name, priority))
@@ -157,11 +170,26 @@ class _Passes:
                 value, bound = self._whole(cp, value, bound, sign, 0.4 if name == "served" else 0.75)
                 if name != "served" or bound >= self.goal:
                     value = self._neighbourhoods(cp, value, bound, sign)
+        elif value != bound and (name != "served" or bound >= self.goal):
+            with self.budget.capped(part):
+                value = self._regions(name, priority, value, bound, sign)
         self.reached = Objective(name, value, bound, value == bound, priority)
         self.budget.tell(self.reached)
         self.objectives.append(self.reached)
         if self.cp is not None:
             self.cp.keep(name, priority, value, sign)
+        if self.relaxation is not None and name == "unmet_minimum" and priority is not None:
+            self.relaxation.keep(priority, value)
+
+    def _relaxed(self, name: str, priority: int | None, bound: int) -> int:
+        """Return the tighter one of the bound and the relaxation's."""
+        if self.relaxation is None:
+            return bound
+        if name == "unmet_minimum" and priority is not None:
+            return max(bound, self.relaxation.unmet(priority))
+        if name == "weak_n1":
+            return min(bound, self.relaxation.weak())
+        return min(bound, self.relaxation.served()) if name == "served" else bound
 
     def _same_places(self, cp: Formulation, value: int) -> int:
         """Divide the time of the places as they are: quick, and a far better start than any guess."""
@@ -185,7 +213,21 @@ class _Passes:
             value = self._take(cp, self.budget.solve(part, NEIGHBOURHOOD_SECONDS, linearization=1), value, sign)
         return value
 
-    def _neighbours(self, draw: random.Random) -> set[int]:
+    def _regions(self, name: str, priority: int | None, value: int, bound: int, sign: int) -> int:
+        """Place the replicas of some GPUs anew at a time, each time in a model of these alone."""
+        draw = random.Random(self.budget.seed)
+        while value != bound and self.budget.left > 0:
+            region = Region(self.space, self.limits, self.best, self._neighbours(draw, REGION))
+            cp = region.formulation
+            for done in self.objectives:
+                cp.keep(done.name, done.priority, done.value, -1 if done.name in ("weak_n1", "served") else 1)
+            cp.model.minimize(sign * cp.objective(name, priority))
+            cp.hint()
+            solver = self.budget.solve(cp.model, REGION_SECONDS, linearization=1)
+            value = self._take(region, solver, value, sign)
+        return value
+
+    def _neighbours(self, draw: random.Random, count: int = NEIGHBOURS) -> set[int]:
         """Draw GPUs to place anew together; some of them could hold a model that misses replicas, if one does."""
         space = self.space
         short = [
@@ -196,11 +238,11 @@ class _Passes:
         wanted: set[int] = set()
         if short:
             hosts = sorted({gpu for i in space.by_model[draw.choice(short)] for gpu in space.candidates[i].gpus})
-            wanted = set(draw.sample(hosts, min(len(hosts), NEIGHBOURS // 2)))
+            wanted = set(draw.sample(hosts, min(len(hosts), count // 2)))
         others = [gpu for gpu in range(len(space.gpus)) if gpu not in wanted]
-        return wanted | set(draw.sample(others, NEIGHBOURS - len(wanted)))
+        return wanted | set(draw.sample(others, min(len(others), count - len(wanted))))
 
-    def _take(self, cp: Formulation, solver: cp_model.CpSolver | None, value: int, sign: int) -> int:
+    def _take(self, cp: Formulation | Region, solver: cp_model.CpSolver | None, value: int, sign: int) -> int:
         """Take a better solution over; return the value of the best one."""
         if solver is None:
             return value

@@ -44,7 +44,7 @@ class Candidate:
     def node(self) -> str:
         return self.shape.gpus[0].node
 
-    @property
+    @cached_property
     def mib(self) -> tuple[int, ...]:
         return tuple(share.vram_mib for share in self.shape.shares)
 

@@ -21,9 +21,9 @@ from collections import Counter
 from ..model import Survivability
 from ._cp_sat import cp_model
 from .formulation import Formulation
-from .incumbent import attempts
+from .incumbent import minimums, share_time
 from .passes import TOO_BIG
-from .space import Limits, build
+from .space import Limits, Solution, build
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,14 +89,15 @@ def _unplaced(space: Space, goals: dict[str, int], budget: Budget) -> tuple[tupl
     # Survivors count towards the goal; those beyond it are the extras.
     room = Limits(ceilings=tuple(max(pair) for pair in zip(ceilings, surviving, strict=True)))
     tried = []
-    for placed in attempts(space, room, frozenset(space.running)):
-        tried.append((len(missing := _missing(space, goals, placed.chosen)), missing, placed))
+    for placed in minimums(space, room, frozenset(space.running)):
+        tried.append((len(missing := _missing(space, goals, placed)), missing, placed))
         if not missing:
             return (), True
     _count, missing, placed = min(tried, key=lambda item: item[:2])
     if len(space.candidates) > TOO_BIG:
         return missing, False
-    formulation = Formulation(space, dataclasses.replace(room, fixed=False), placed)
+    solution = Solution(placed, share_time(space, placed))
+    formulation = Formulation(space, dataclasses.replace(room, fixed=False), solution)
     for m, members in enumerate(space.by_model):
         running = [formulation.take[i] for i in members if space.candidates[i].running]
         formulation.model.add(cp_model.LinearExpr.sum(running) >= min(goals[space.models[m].name], surviving[m]))

@@ -19,6 +19,8 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model i
 )
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.serialize import plan_to_dict
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve import solve
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.relaxation import Relaxation
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.space import Limits, build
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.waves import transition
 from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.builders import check
 from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.oracle import (
@@ -70,6 +72,22 @@ def sound(objective: Objective, truth: float, *, tolerance: float = 0) -> None:
     assert sign * objective.value >= sign * truth - tolerance, objective
     assert sign * objective.bound <= sign * truth + tolerance, objective
     assert objective.proved == (objective.value == objective.bound)
+
+
+@settings(max_examples=settings.default.max_examples // 2)
+@given(larger_problems())
+def test_the_relaxation_is_never_below_the_truth(case: Problem) -> None:
+    """Asked of small fleets, too, which it is not meant for."""
+    space = build(case, ())
+    relaxation = Relaxation(space, Limits(tuple(model.replicas_max for model in space.models)))
+    truth = Truth(case)
+    unmet, weak = truth.first_two()
+    for priority, missing in zip(space.classes, unmet, strict=True):
+        assert relaxation.unmet(priority) <= missing
+        relaxation.keep(priority, missing)
+    assert relaxation.weak() >= weak
+    service = -truth.least(-1 * truth.served)
+    assert relaxation.served() >= service - resolution(case)
 
 
 # Without a budget some gaps stay open, so that bounds are no values.

@@ -21,8 +21,11 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model i
     Objective,
     Options,
     Plan,
+    Problem,
 )
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve import passes, solve
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.incumbent import greedy
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.space import Limits, build, worth
 from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.builders import (
     check,
     fleet,
@@ -322,12 +325,17 @@ def test_a_loss_that_nobody_decided_is_told_from_one_that_is_not_survived(monkey
 # --- scale, determinism, limits ---------------------------------------------------------------------
 
 
-def test_a_fleet_too_big_for_the_solver_gets_the_greedy_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("region", [4, 24])
+def test_a_fleet_too_big_for_one_model_is_placed_some_gpus_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, region: int
+) -> None:
     case = fleet(12, 8)
     best = solve(case, (), SHORT)
     monkeypatch.setattr(passes, "TOO_BIG", 0)
+    monkeypatch.setattr(passes, "REGION", region)
     plan = solve(case, (), SHORT)
     check(case, plan)
+    assert standing_of(plan) <= of_greedy(case)
     for mine, exact in zip(plan.objectives, best.objectives, strict=True):
         if mine.name != "churn_mib":
             larger_is_better = mine.name in ("weak_n1", "served")
@@ -336,18 +344,33 @@ def test_a_fleet_too_big_for_the_solver_gets_the_greedy_plan(monkeypatch: pytest
     assert second.replicas == plan.replicas
 
 
-def test_the_solver_is_never_worse_than_the_greedy_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_regions_serve_more_than_the_greedy_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same minimums and survival."""
+    case = fleet(60, 20)
+    monkeypatch.setattr(passes, "TOO_BIG", 0)
+    plan = solve(case, (), SHORT)
+    check(case, plan)
+    assert standing_of(plan) < of_greedy(case)
+
+
+def test_the_solver_is_never_worse_than_the_greedy_plan() -> None:
     """Even with next to no time."""
     case = fleet(12, 8)
     short = solve(case, (), Options(seconds=0))
     check(case, short)
-    monkeypatch.setattr(passes, "TOO_BIG", 0)
-    greedy = solve(case, (), OPTIONS)
+    assert standing_of(short) <= of_greedy(case)
 
-    def key(plan: Plan) -> list[int]:
-        return [o.value if o.name in ("unmet_minimum", "churn_mib") else -o.value for o in plan.objectives[:-1]]
 
-    assert key(short) <= key(greedy)
+def standing_of(plan: Plan) -> list[int]:
+    """The values of all objectives but churn, smaller ones better."""
+    return [o.value if o.name == "unmet_minimum" else -o.value for o in plan.objectives if o.name != "churn_mib"]
+
+
+def of_greedy(case: Problem) -> list[int]:
+    space = build(case, ())
+    limits = Limits(tuple(model.replicas_max for model in space.models))
+    unmet, weak, served, _churn = worth(space, greedy(space, limits, frozenset()))
+    return [*unmet, weak, served]
 
 
 def test_progress_ends_with_what_the_plan_says() -> None:

@@ -1,0 +1,178 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This module is private to the collection: it may change
+# without notice between releases.
+
+"""Bounds for a whole fleet by a linear program over classes of GPUs, quick at any size and true whatever it rounds.
+
+GPUs on which the same models take the same and are as fast form a class; the program decides how many replicas of
+each model are in each class, in fractions, and how much time they get. Besides the VRAM of the class it has, for
+j = 1 to 7, the rows of a dual feasible function: replicas that fit one GPU of capacity C have
+sum(floor((j + 1) * need / (C + 1))) <= j, whatever they are, so a class of n GPUs has at most j * n.
+
+The solver's floating-point result is not trusted: any multipliers y >= 0 of the rows A x <= b give
+c x <= y b + sum(max(0, c - y A) u) for all 0 <= x <= u. That is computed in whole numbers.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from collections import Counter, defaultdict
+
+from ._cp_sat import pywraplp
+
+if t.TYPE_CHECKING:
+    from .space import Limits, Space
+
+FUNCTIONS = range(1, 8)
+SCALE = 1 << 30
+"""Multipliers are whole numbers of 1/SCALE."""
+
+FRACTION = 1000
+"""A GPU's time, as ``loads`` count it."""
+
+
+class _Program:
+    """maximise c x; A x <= b; 0 <= x <= u, all in whole numbers."""
+
+    def __init__(self) -> None:
+        self.upper: list[int] = []
+        self.rows: list[tuple[dict[int, int], int]] = []
+
+    def column(self, upper: int) -> int:
+        self.upper.append(upper)
+        return len(self.upper) - 1
+
+    def row(self, terms: dict[int, int], most: int) -> None:
+        self.rows.append((terms, most))
+
+    def bound(self, objective: dict[int, int]) -> int:
+        """Return a number that the objective is never above."""
+        multipliers = [max(0, round(SCALE * dual)) for dual in self._duals(objective)]
+        rest = [SCALE * objective.get(column, 0) for column in range(len(self.upper))]
+        total = 0
+        for multiplier, (terms, most) in zip(multipliers, self.rows, strict=True):
+            if multiplier:
+                total += multiplier * most
+                for column, factor in terms.items():
+                    rest[column] -= multiplier * factor
+        total += sum(left * upper for left, upper in zip(rest, self.upper, strict=True) if left > 0)
+        return total // SCALE
+
+    def _duals(self, objective: dict[int, int]) -> list[float]:
+        solver = pywraplp.Solver.CreateSolver("GLOP")
+        columns = [solver.NumVar(0, upper, "") for upper in self.upper]
+        rows = []
+        for terms, most in self.rows:
+            row = solver.Constraint(-solver.infinity(), most)
+            for column, factor in terms.items():
+                row.SetCoefficient(columns[column], factor)
+            rows.append(row)
+        for column, factor in objective.items():
+            solver.Objective().SetCoefficient(columns[column], factor)
+        solver.Objective().SetMaximization()
+        if solver.Solve() != pywraplp.Solver.OPTIMAL:
+            return [0.0] * len(rows)
+        return [row.dual_value() for row in rows]
+
+
+class Relaxation:
+    """The program of a space in which nothing runs yet."""
+
+    def __init__(self, space: Space, limits: Limits) -> None:
+        self.space = space
+        self.program = _Program()
+        self.short = [self.program.column(model.replicas_min) for model in space.models]
+        self.rate = [self.program.column(space.demand(m, limits.ceilings[m])) for m in range(len(space.models))]
+        self.count: list[dict[int, int]] = [{} for _model in space.models]
+        self._places(limits)
+        for m, model in enumerate(space.models):
+            most = min(limits.ceilings[m], space.holds(m))
+            self.program.row(self.count[m], most)
+            least = dict.fromkeys(self.count[m], -1)
+            self.program.row({**least, self.short[m]: -1}, -model.replicas_min)
+
+    def _classes(self) -> list[int]:
+        """Return for each GPU the first of its class."""
+        first: dict[t.Hashable, int] = {}
+        found = []
+        for gpu, members in enumerate(self.space.by_gpu):
+            whole = (self.space.candidates[i] for i in members)
+            signature = tuple(
+                (candidate.model, candidate.mib[0], candidate.top) for candidate in whole if len(candidate.gpus) == 1
+            )
+            found.append(first.setdefault((self.space.gpus[gpu].offer_mib, signature), gpu))
+        return found
+
+    def _places(self, limits: Limits) -> None:
+        space, program = self.space, self.program
+        of = self._classes()
+        size = Counter(of)
+        groups: Counter[tuple[int, int, tuple[tuple[int, int, int], ...]]] = Counter()
+        for candidate in space.candidates:
+            parts = zip(candidate.gpus, candidate.mib, candidate.loads, strict=True)
+            groups[candidate.model, candidate.top, tuple((of[gpu], mib, load) for gpu, mib, load in parts)] += 1
+        memory: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+        time: defaultdict[int, Counter[int]] = defaultdict(Counter)
+        served: list[dict[int, int]] = [{column: 1} for column in self.rate]
+        for (m, top, held_parts), number in groups.items():
+            most = min(number, limits.ceilings[m])
+            places, shares = program.column(most), program.column(most)
+            program.row({shares: 1, places: -1}, 0)
+            self.count[m][places] = 1
+            served[m][shares] = -top
+            for kind, mib, load in held_parts:
+                memory[kind].append((places, mib))
+                time[kind][shares] += load
+        for kind, held in memory.items():
+            offer = space.gpus[kind].offer_mib
+            program.row(_sums(held), offer * size[kind])
+            for j in FUNCTIONS:
+                terms = _sums([(column, (j + 1) * mib // (offer + 1)) for column, mib in held])
+                program.row({column: factor for column, factor in terms.items() if factor}, j * size[kind])
+            program.row(dict(time[kind]), FRACTION * size[kind])
+        for terms in served:
+            program.row(terms, 0)
+
+    def unmet(self, priority: int) -> int:
+        """Return how many minimum replicas of the class are missing at least."""
+        return max(0, -self.program.bound(dict.fromkeys(self._short(priority), -1)))
+
+    def keep(self, priority: int, value: int) -> None:
+        """From now on no more than this many of the class are missing."""
+        self.program.row(dict.fromkeys(self._short(priority), 1), value)
+
+    def weak(self) -> int:
+        """Return how many of the models that are wanted twice or more can be there twice at most.
+
+        From now on they are columns of the program, each of which needs two places.
+        """
+        lasting = []
+        for m, model in enumerate(self.space.models):
+            nodes = {self.space.candidates[i].node for i in self.space.by_model[m]}
+            if model.replicas_min >= 2 and len(nodes) >= 2:
+                lasting.append(self.program.column(1))
+                self.program.row({**dict.fromkeys(self.count[m], -1), lasting[-1]: 2}, 0)
+        return self.program.bound(dict.fromkeys(lasting, 1))
+
+    def served(self) -> int:
+        """Return the weighted milli-tokens per second that can be served at most."""
+        return self.program.bound(
+            {column: model.weight for column, model in zip(self.rate, self.space.models, strict=True)}
+        )
+
+    def _short(self, priority: int) -> list[int]:
+        return [
+            column
+            for column, model in zip(self.short, self.space.models, strict=True)
+            if model.priority == priority and model.replicas_min > 0
+        ]
+
+
+def _sums(terms: list[tuple[int, int]]) -> dict[int, int]:
+    total: Counter[int] = Counter()
+    for column, factor in terms:
+        total[column] += factor
+    return dict(total)
