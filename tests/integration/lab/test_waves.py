@@ -131,6 +131,8 @@ def test_a_killed_run_is_picked_up(
     whole(gpu_hosts, statistics)
 
 
+@only_long
+@pytest.mark.timeout(3600)
 def test_a_check_run_says_what_a_killed_run_and_the_next_one_do(
     gpu_hosts: list[Host],
     statistics: Statistics,
