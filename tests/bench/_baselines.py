@@ -245,10 +245,10 @@ class GpuStack(Policy):
 class Ollama(Policy):
     """Ollama's own scheduler on every node, with a balancer that knows each node's free VRAM.
 
-    A model that fits one GPU wholly goes to the one with the most free VRAM, however slow; else it is spread over all
-    of the server's GPUs (docs.ollama.com/faq, "How does Ollama load models on multiple GPUs?"; the choice of the
-    freest GPU is that of its scheduler's source). A server holds one copy of a model; there are no priorities. What
-    would spill to the CPU or evict another model counts as not placed.
+    A model that fits one GPU wholly goes to the one with the most free VRAM, however slow (ollama/ollama#5773); else it
+    is spread over all of the server's GPUs (docs/faq.mdx in ollama/ollama, "How does Ollama load models on multiple
+    GPUs?"). A server holds one copy of a model; there are no priorities. What would spill to the CPU or evict another
+    model counts as not placed.
     """
 
     name = "Ollama"
