@@ -53,12 +53,7 @@ class Policy:
 
     def closed(self, model: Model) -> set[int]:
         """GPUs that the next replica of the model may not use."""
-        world, mine, spread = self.world, self.taken[model.name], model.constraints.spread
-        if spread not in ("node", "domain"):
-            return mine
-        key = (lambda n: n) if spread == "node" else (lambda n: world.domain_of[n])
-        used = {key(world.node_of[gpu]) for gpu in mine}
-        return {gpu for n, local in enumerate(world.members) if key(n) in used for gpu in local}
+        return self.world.closed(model, self.taken[model.name])
 
     def run(self) -> tuple[Replica, ...]:
         """Place all there is room for."""

@@ -37,8 +37,9 @@ class Bound:
     def __init__(self, world: World, without: int | None = None) -> None:
         self.world = world
         matrix = np.stack([world.needs(model) for model in world.models.values()] + [world.offer])
-        keys = [matrix[:, gpu].tobytes() + gpu_.kind.encode() for gpu, gpu_ in enumerate(world.gpus)]
-        self.class_of = [*map({key: i for i, key in enumerate(dict.fromkeys(keys))}.__getitem__, keys)]
+        keys = [matrix[:, i].tobytes() + gpu.kind.encode() for i, gpu in enumerate(world.gpus)]
+        numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+        self.class_of = [numbers[key] for key in keys]
         shapes = [tuple(self.class_of[gpu] for gpu in local) for local in world.members]
         self.types = list(dict.fromkeys(shapes))
         self.type_of = [self.types.index(shape) for shape in shapes]

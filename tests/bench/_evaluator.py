@@ -29,11 +29,13 @@ PORTS = range(11500, 12000)
 class Score:
     """What a placement is worth. ``asked`` and ``met`` are minimum replicas by priority, the highest first.
 
+    ``inversions`` are models that miss a minimum although a GPU would have room but for lower priorities.
     ``served`` and ``demand`` are weighted tokens per second, ``gib`` all VRAM that is taken.
     """
 
     asked: dict[int, int]
     met: dict[int, int]
+    inversions: int
     weak: int
     weak_of: int
     strong: Strong
@@ -46,12 +48,6 @@ class Score:
     def unmet(self) -> tuple[int, ...]:
         """Missing minimum replicas by class, the highest priority first."""
         return tuple(self.asked[priority] - self.met[priority] for priority in self.asked)
-
-    @property
-    def inversion(self) -> bool:
-        """A class misses replicas while a lower one has some: not wrong as such, where the lower ones fit elsewhere."""
-        short = [priority for priority in self.asked if self.met[priority] < self.asked[priority]]
-        return bool(short) and any(self.met[priority] for priority in self.asked if priority < short[0])
 
 
 def evaluate(world: World, replicas: Sequence[Replica], *, exact_strong: bool) -> Score:
@@ -72,6 +68,7 @@ def evaluate(world: World, replicas: Sequence[Replica], *, exact_strong: bool) -
     return Score(
         asked=asked,
         met=met,
+        inversions=inversions(world, replicas),
         weak=sum(len(nodes[name]) >= 2 for name in twice),
         weak_of=len(twice),
         strong=strong(world, replicas, exact=exact_strong),
@@ -80,6 +77,26 @@ def evaluate(world: World, replicas: Sequence[Replica], *, exact_strong: bool) -
         replicas=len(replicas),
         gib=sum(share.vram_mib for replica in replicas for share in replica.gpus) / 1024,
     )
+
+
+def inversions(world: World, replicas: Sequence[Replica]) -> int:
+    """Models that miss a minimum, and for which one GPU would do if only what is of lower priority were not there."""
+    count = Counter(replica.model for replica in replicas)
+    found = 0
+    for model in world.models.values():
+        if count[model.name] < model.replicas_min:
+            free = world.offer.copy()
+            mine = set()
+            for replica in replicas:
+                if world.models[replica.model].priority >= model.priority:
+                    for share in replica.gpus:
+                        free[world.position[replica.node, share.id]] -= share.vram_mib
+                if replica.model == model.name:
+                    mine |= {world.position[replica.node, share.id] for share in replica.gpus}
+            room = world.needs(model) <= free
+            room[list(world.closed(model, mine))] = False
+            found += bool(room.any())
+    return found
 
 
 def served(world: World, replicas: Sequence[Replica]) -> float:

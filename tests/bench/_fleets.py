@@ -308,7 +308,8 @@ def events(spec: Spec, seed: int, count: int) -> t.Iterator[tuple[str, Spec, tup
     away: list[str] = []
     removed: list[Inventory] = []
     for _event in range(count):
-        kinds = ["lost", "grown", "removed"] + ["back"] * bool(away) + ["added"] * bool(removed)
+        kinds = ["grown"] + ["back"] * bool(away) + ["added"] * bool(removed)
+        kinds += ["lost"] * (len(away) < len(spec.fleet) // 2) + ["removed"] * (len(spec.models) > 1)
         kind = draw.choice(kinds)
         models = list(spec.models)
         if kind == "lost":

@@ -70,6 +70,15 @@ class World:
             found[node].append(gpu)
         return found
 
+    def closed(self, model: Model, taken: t.Collection[int]) -> set[int]:
+        """The GPUs that no other replica of the model may use, given those that its replicas have taken."""
+        spread = model.constraints.spread
+        if spread not in ("node", "domain"):
+            return set(taken)
+        group: Sequence[object] = range(len(self.nodes)) if spread == "node" else self.domain_of
+        used = {group[self.node_of[gpu]] for gpu in taken}
+        return {gpu for node, local in enumerate(self.members) if group[node] in used for gpu in local}
+
     def needs(self, model: Model) -> np.ndarray:
         """MiB of the whole model on each GPU; NEVER where it may not go or does not fit."""
         if model.name not in self._needs:

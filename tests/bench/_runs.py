@@ -167,4 +167,4 @@ def _score(world: World, replicas: Sequence[Replica], running: t.Collection[str]
 
 
 def _values(score: Score) -> Result:
-    return {**asdict(score), "unmet": list(score.unmet), "inversion": score.inversion}
+    return {**asdict(score), "unmet": list(score.unmet)}

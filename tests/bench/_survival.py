@@ -75,16 +75,6 @@ class _Loss:
             if len(gpus) == 1 and replica.model in self.extras:
                 self.on[gpus[0]].append((replica.model, replica.gpus[0].vram_mib))
 
-    def _closed(self, model: Model, taken: set[int]) -> set[int]:
-        """The GPUs that another replica of the model may not use, given those its replicas use."""
-        spread = model.constraints.spread
-        if spread not in ("node", "domain"):
-            return set(taken)
-        world = self.world
-        key = (lambda n: n) if spread == "node" else (lambda n: world.domain_of[n])
-        used = {key(world.node_of[gpu]) for gpu in taken}
-        return {g for n, local in enumerate(world.members) if key(n) in used for g in local}
-
     # --- greedy: the largest first, into the tightest room; else where the least has to be stopped ---
 
     def greedy(self) -> bool:
@@ -105,7 +95,7 @@ class _Loss:
         return True
 
     def _roomy(self, model: Model, free: np.ndarray, mine: set[int]) -> Place | None:
-        closed = self._closed(model, mine)
+        closed = self.world.closed(model, mine)
         for place in self.world.windows(model):
             if not closed & set(place.gpus) and all(m <= free[g] for g, m in zip(place.gpus, place.mib, strict=True)):
                 return place
@@ -123,7 +113,7 @@ class _Loss:
         stopped: set[tuple[int, str]],
     ) -> Place | None:
         needs = self.world.needs(model)
-        closed = self._closed(model, mine)
+        closed = self.world.closed(model, mine)
         best: tuple[int, int, list[tuple[str, int]]] | None = None
         for gpu, extras in self.on.items():
             if gpu in closed or needs[gpu] >= NEVER:
@@ -189,7 +179,7 @@ class _Loss:
         return {cp_model.OPTIMAL: True, cp_model.FEASIBLE: True, cp_model.INFEASIBLE: False}.get(status)
 
     def _places(self, model: Model) -> list[Place]:
-        closed = self._closed(model, self.taken[model.name]) | set(self.world.members[self.node])
+        closed = self.world.closed(model, self.taken[model.name]) | set(self.world.members[self.node])
         needs = self.world.needs(model)
         places = [self.world.whole(model, int(g)) for g in np.flatnonzero(needs < NEVER) if g not in closed]
         return places + [place for place in self.world.windows(model) if not closed & set(place.gpus)]

@@ -58,7 +58,16 @@ def _goals(done: Done) -> str:
 
 def _plans(done: Done) -> str:
     kinds = sorted({(j.gpus, j.models, j.load, j.seconds) for j in done if j.kind == "plan"})
-    head = ["fleet", "load", "for", "seeds", "minimums met of asked, by priority", "weak N-1", "strong N-1"]
+    head = [
+        "fleet",
+        "load",
+        "for",
+        "seeds",
+        "minimums met of asked, by priority",
+        "inversions",
+        "weak N-1",
+        "strong N-1",
+    ]
     head += ["served of demand", "of bound", "own gap", "× best greedy", "× equal greedy", "× GPUStack"]
     head += ["wall", "CPU", "memory"]
     rows = []
@@ -93,6 +102,7 @@ def _worth(results: Sequence[Result], *, lower_bound: bool) -> list[str]:
     strong = f"{_sum(results, 'strong', 'value')} of {_sum(results, 'strong', 'of')}"
     return [
         ", ".join(met),
+        str(sum(result["inversions"] for result in results)),
         f"{sum(r['weak'] for r in results)} of {sum(r['weak_of'] for r in results)}",
         ("≥ " if lower_bound else "") + strong,
         _median(results, lambda r: r["served"] / r["demand"], ".3f"),
@@ -118,7 +128,15 @@ def _ratio(pairs: Sequence[tuple[Result, Result]], names: Sequence[str], *, equa
 
 def _others(done: Done) -> str:
     fleets = sorted({(j.gpus, j.models, j.load) for j in done if j.kind == "others"})
-    head = ["policy", "minimums met of asked, by priority", "weak N-1", "strong N-1", "served of demand", "CPU"]
+    head = [
+        "policy",
+        "minimums met of asked, by priority",
+        "inversions",
+        "weak N-1",
+        "strong N-1",
+        "served of demand",
+        "CPU",
+    ]
     parts = []
     for fleet in fleets:
         results = [result for j, result in done.items() if j.kind == "others" and (j.gpus, j.models, j.load) == fleet]

@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`make bench-placement`: the planner against seven other policies on generated fleets, as Markdown tables.
 
-Each run has a process of its own. The figures of all runs are kept in .cache/bench/placement.json; runs that are
+Each run has a process of its own, two at a time. The figures of all runs are kept in .cache/bench/placement.json; runs that are
 there are done again only without --keep. docs/placement.md says how fleets are made and how to read the tables. Exit
 status 1: a plan was not valid.
 """
@@ -74,7 +74,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="fleets of each kind (default: %(default)s)")
     parser.add_argument("--only", action="append", choices=KINDS, help="runs of this kind only")
     parser.add_argument("--long", action="store_true", help=f"plan 40 to 400 GPUs for {LONG} s too")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: %(default)s); more spoils times")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default: %(default)s), at most one a core")
     parser.add_argument("--keep", action="store_true", help="take runs that were done before as they are")
     parser.add_argument("--report", action="store_true", help="run nothing, show the figures that are there")
     parser.add_argument("--write", action="store_true", help="put tables and figure into docs/")

@@ -14,7 +14,7 @@ import pytest
 from _baselines import POLICIES
 from _bound import Bound
 from _compare import equal_or_better, never_worse
-from _evaluator import Score, evaluate, faults, served
+from _evaluator import Score, evaluate, faults, inversions, served
 from _fleets import MARGIN, Spec, events, make, need, plant
 from _places import World
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model import Options, Replica, Share
@@ -26,7 +26,7 @@ if t.TYPE_CHECKING:
 Fleet = tuple[int, int, float, int]
 
 FLEETS: list[Fleet] = [(8, 10, 0.9, 1), (8, 10, 0.9, 2), (40, 20, 0.6, 1), (40, 20, 0.9, 1), (40, 20, 1.1, 2)]
-SECONDS = 1
+SECONDS = 2
 ROUNDING = 0.001
 """Ours counts time in ten-thousandths of a GPU, the evaluator exactly."""
 
@@ -116,9 +116,9 @@ def test_at_low_load_a_greedy_is_as_good_at_minimums() -> None:
 
 
 def test_events_are_planned_for_from_what_runs() -> None:
-    spec = make(40, 20, 0.6, 1)
-    runs = planned((40, 20, 0.6, 1))[1].replicas
-    for _what, catalog, away in events(spec, seed=1, count=4):
+    spec = make(*FLEETS[0])
+    runs = planned(FLEETS[0])[1].replicas
+    for _what, catalog, away in events(spec, seed=1, count=6):
         problem = catalog.problem(absent=away)
         left = [replica for replica in runs if replica.node not in away]
         runs = solve(problem, left, Options(seconds=1)).replicas
@@ -249,3 +249,17 @@ def test_strong_survival_stops_extras_for_lost_minimums() -> None:
     spec = Spec(fleet, needed, margin=0)
     score = evaluate(World(spec.problem()), packed(spec, packing), exact_strong=True)
     assert (score.strong.value, score.strong.of, score.strong.undecided) == (0, 3, 0)
+
+
+def test_an_inversion_is_a_lower_priority_in_the_way() -> None:
+    card = {"vendor": "nvidia", "name": "Tesla P40", "architecture": "sm_61", "vram_mib": 10240, "index": 0, "id": "g"}
+    card |= {"vram_foreign_mib": 0, "bandwidth_gbs": 347, "backends": ["cuda_v12"], "usable": True}
+    footprint = {"layers": 10, "weights_mib": 8000, "kv_mib": 500, "compute_mib": 100, "active_mib": 8000}
+    models = [
+        {"name": name, "kv_cache_type": "f16", "priority": priority, "footprint": footprint}
+        for name, priority in (("high", 100), ("low", 10))
+    ]
+    spec = Spec({"n1": {"gpus": [card]}}, models, margin=0)
+    world = World(spec.problem())
+    assert inversions(world, packed(spec, {"g": ("low:latest",)})) == 1
+    assert inversions(world, packed(spec, {"g": ("high:latest",)})) == 0
