@@ -5,7 +5,7 @@
 """What the planner is to reach, and whether it does: each goal with what was measured.
 
 A goal is met when the median of its seeds meets it, and where a proof or equality is asked for, when all do. Times
-are CPU seconds: others may be at work on the machine.
+are CPU seconds, as others may be at work on the machine; or those of the wall, where several threads take more.
 """
 
 from __future__ import annotations

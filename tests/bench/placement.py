@@ -4,9 +4,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`make bench-placement`: the planner against seven other policies on generated fleets, as Markdown tables.
 
-Each run has a process of its own, two at a time. The figures of all runs are kept in .cache/bench/placement.json; runs that are
-there are done again only without --keep. docs/placement.md says how fleets are made and how to read the tables. Exit
-status 1: a plan was not valid.
+Each run has a process of its own, two at a time. The figures of all runs are kept in .cache/bench/placement.json;
+--keep takes those that are there as they are. docs/placement.md says how fleets are made and how to read the tables.
+Exit status 1: a plan was not valid.
 """
 
 from __future__ import annotations
