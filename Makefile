@@ -8,7 +8,7 @@ SITE = $(VENV)/lib/$(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.v
 
 export ANSIBLE_HOME := $(CURDIR)/.ansible
 
-.PHONY: help venv demo drill demo-down lab-up lab-down test test-long lint unit molecule lab-test release-venvs release-check lock clean
+.PHONY: help venv demo drill bench-placement demo-down lab-up lab-down test test-long lint unit molecule lab-test release-venvs release-check lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -87,6 +87,9 @@ release-venvs: .cache/oldest/.complete .cache/importer/.complete
 
 release-check: venv release-venvs ## what a published collection is checked by: ansible-test sanity, Galaxy's importer, the tarball
 	@HYPOTHESIS_PROFILE=long $(BIN)/python tests/tools/run_tests.py release
+
+bench-placement: venv ## the planner against other policies on generated fleets, as tables (25 minutes; ARGS="--help")
+	@$(BIN)/python tests/bench/placement.py $(ARGS)
 
 clean: lab-down ## remove everything that make made
 	rm -rf .venv .cache .lab .ansible .mypy_cache .ruff_cache .hypothesis
