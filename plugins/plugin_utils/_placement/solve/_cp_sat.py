@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import traceback
 
-__all__ = ["SOLVER_ERROR", "cp_model", "pywraplp"]
+__all__ = ["SOLVER_ERROR", "cp_model", "np", "pywraplp"]
 
 try:
+    import numpy as np
     from ortools.linear_solver import pywraplp
     from ortools.sat.python import cp_model
 except ImportError:
-    cp_model = pywraplp = None
+    cp_model = np = pywraplp = None
     SOLVER_ERROR: str | None = traceback.format_exc()
 else:
     SOLVER_ERROR = None

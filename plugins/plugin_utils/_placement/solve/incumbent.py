@@ -15,12 +15,12 @@ import typing as t
 from .space import LOAD, SLOTS, Limits, Solution, Space, worth
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-Order = t.Callable[["_State", int], tuple[int, ...]]
+Order = t.Callable[["State", int], tuple[int, ...]]
 
 
-class _State:
+class State:
     """A growing placement: free VRAM and time of each GPU, who is where."""
 
     def __init__(self, space: Space, ceilings: tuple[int, ...], chosen: Iterable[int]) -> None:
@@ -67,17 +67,17 @@ class _State:
         return 0 if lone and candidate.node not in nodes else 1
 
 
-def _tightest(state: _State, i: int) -> tuple[int, ...]:
+def _tightest(state: State, i: int) -> tuple[int, ...]:
     candidate = state.space.candidates[i]
     left = sum(state.free[gpu] - mib for gpu, mib in zip(candidate.gpus, candidate.mib, strict=True))
     return (state.new_node(i), len(candidate.gpus), left, i)
 
 
-def _densest(state: _State, i: int) -> tuple[int, ...]:
+def _densest(state: State, i: int) -> tuple[int, ...]:
     return _tightest(state, i)[1:]
 
 
-def _fastest(state: _State, i: int) -> tuple[int, ...]:
+def _fastest(state: State, i: int) -> tuple[int, ...]:
     candidate = state.space.candidates[i]
     return (state.new_node(i), -candidate.shape.speed, i)
 
@@ -99,13 +99,13 @@ def greedy(space: Space, limits: Limits, start: frozenset[int]) -> Solution:
     """Return the best of the greedy placements, with what serves more beyond the minimums."""
     found = []
     for state in _attempts(space, limits, start):
-        slots = _share_time(state)
+        slots = _share_time(state, {})
         _add_extras(state, slots)
         found.append(Solution(frozenset(state.chosen), slots))
     return min(found, key=lambda solution: worth(space, solution))
 
 
-def _attempts(space: Space, limits: Limits, start: frozenset[int]) -> Iterator[_State]:
+def _attempts(space: Space, limits: Limits, start: frozenset[int]) -> Iterator[State]:
     for models in (_largest, _rarest):
         for places in (_tightest, _densest, _fastest):
             yield _attempt(space, limits.ceilings, start, models, places)
@@ -118,7 +118,7 @@ def adopt(known: Space, solution: Solution, space: Space) -> Solution:
     """
     position = {(c.model, c.gpus, c.shape.runner): i for i, c in enumerate(space.candidates)}
     ceilings = tuple(model.replicas_max for model in space.models)
-    state = _State(space, ceilings, ())
+    state = State(space, ceilings, ())
     slots = {}
     for i in sorted(solution.chosen):
         candidate = known.candidates[i]
@@ -138,8 +138,8 @@ def _attempt(
     start: frozenset[int],
     models: Callable[[Space, int], tuple[int, ...]],
     places: Order,
-) -> _State:
-    state = _State(space, ceilings, start)
+) -> State:
+    state = State(space, ceilings, start)
     for priority in space.classes:
         members = [m for m, model in enumerate(space.models) if model.priority == priority]
         for m in sorted(members, key=lambda m: models(space, m)):
@@ -151,24 +151,26 @@ def _attempt(
     return state
 
 
-def share_time(space: Space, chosen: frozenset[int]) -> dict[int, int]:
-    """Divide the time of the GPUs among the chosen replicas, the most valuable tokens first."""
-    return _share_time(_State(space, (), chosen))
+def share_time(space: Space, chosen: frozenset[int], given: Mapping[int, int] | None = None) -> dict[int, int]:
+    """Divide the time that is left of the GPUs after what is ``given``, the most valuable tokens first."""
+    return _share_time(State(space, (), chosen), given or {})
 
 
-def _share_time(state: _State) -> dict[int, int]:
+def _share_time(state: State, given: Mapping[int, int]) -> dict[int, int]:
     space = state.space
     order = sorted(
         state.chosen,
         key=lambda i: (-space.models[space.candidates[i].model].weight * space.candidates[i].top, i),
     )
     slots: dict[int, int] = {}
+    for i, most in given.items():
+        _grant(state, slots, i, most)
     for i in order:
         _grant(state, slots, i)
     return slots
 
 
-def _useful_slots(state: _State, i: int) -> int:
+def _useful_slots(state: State, i: int) -> int:
     """Return how many slots the candidate could still use: time of its GPUs, open demand of its model."""
     candidate = state.space.candidates[i]
     most = min(state.time[gpu] // load for gpu, load in zip(candidate.gpus, candidate.loads, strict=True) if load)
@@ -179,16 +181,16 @@ def _useful_slots(state: _State, i: int) -> int:
     return min(most, SLOTS)
 
 
-def _grant(state: _State, slots: dict[int, int], i: int) -> None:
-    granted = _useful_slots(state, i)
-    slots[i] = granted
+def _grant(state: State, slots: dict[int, int], i: int, most: int = SLOTS) -> None:
+    granted = min(most, SLOTS - slots.get(i, 0), _useful_slots(state, i))
+    slots[i] = slots.get(i, 0) + granted
     candidate = state.space.candidates[i]
     state.given[candidate.model] += candidate.top * granted
     for gpu, load in zip(candidate.gpus, candidate.loads, strict=True):
         state.time[gpu] -= load * granted
 
 
-def _add_extras(state: _State, slots: dict[int, int]) -> None:
+def _add_extras(state: State, slots: dict[int, int]) -> None:
     """Add replicas beyond the minimums while one serves more, the greatest gain first."""
     space = state.space
 

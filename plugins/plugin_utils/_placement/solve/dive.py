@@ -1,0 +1,311 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This module is private to the collection: it may change
+# without notice between releases.
+
+"""A placement of the whole fleet by price and dive: column generation over what one GPU can hold, then rounding.
+
+GPUs with the same room that are the same to every model form a class. A *pattern* is a set of models that one GPU of a
+class holds together, and the one of them that has its time. The master program decides how many GPUs of each class get
+which pattern, in fractions; its prices make a knapsack of each class, whose best filling is the next pattern
+(Gilmore and Gomory, 1961). When no filling is worth more than its price, patterns are settled on GPUs, those first
+that the program wants wholly, and the rest is decided again.
+
+Replicas that are split over GPUs are given, as what runs is: patterns are for the room that these leave.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+
+from ._cp_sat import pywraplp
+from .incumbent import State
+from .knapsack import Item, fill
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from .space import Limits, Space
+
+FIRST_ROUNDS = 80
+"""Rounds of pricing before the first pattern is settled, at most."""
+
+ROUNDS = 6
+"""Rounds of pricing between two settlements, at most."""
+
+SETTLED = 0.04
+"""Part of the open GPUs that is settled in a step when the program wants no pattern wholly."""
+
+SHORT = 4.0
+"""What a missing minimum replica of the lowest priority costs, where all that could be served is worth one."""
+
+ALONE = 2.0
+"""What it costs when a model that is wanted twice or more is on one node only."""
+
+DOMINANCE = 8.0
+"""How many times that it costs in the next class, up to the fifth."""
+
+GAIN = 1e-7
+"""What a pattern must be worth above its price; less is rounding."""
+
+
+@dataclass
+class _Class:
+    """GPUs that are alike. ``models`` gives for each model that fits its need in MiB and its speed there."""
+
+    room: int
+    gpus: list[int]
+    models: dict[int, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    kind: int
+    models: tuple[int, ...]
+    busy: int | None
+
+
+def dive(space: Space, limits: Limits, given: Iterable[int], spend: Callable[[int], bool]) -> State:
+    """Return a placement that has the given candidates and is completed by patterns.
+
+    ``spend`` is told of the work done, in cells of knapsacks, and says whether there is time for more.
+    """
+    return _Dive(space, limits, given, spend).run()
+
+
+class _Dive:
+    def __init__(self, space: Space, limits: Limits, given: Iterable[int], spend: Callable[[int], bool]) -> None:
+        self.space = space
+        self.spend = spend
+        self.state = State(space, limits.ceilings, given)
+        self.single = [_singles(space, gpu) for gpu in range(len(space.gpus))]
+        self.classes = _classes(space, self.state, self.single)
+        self.master = _Master(space, self.state, self.classes)
+
+    def run(self) -> State:
+        rounds = FIRST_ROUNDS
+        while any(of.gpus for of in self.classes):
+            wanted = self.master.solve()
+            for _round in range(rounds):
+                if not self._price():
+                    break
+                wanted = self.master.solve()
+            if not self._settle(wanted):
+                break
+            rounds = ROUNDS
+        return self.state
+
+    def _price(self) -> bool:
+        """Add the pattern of each class that is worth the most, if that is above its price; tell whether any was."""
+        found = []
+        for kind, of in enumerate(self.classes):
+            if of.gpus:
+                items = self.master.items(kind)
+                worth, models, busy = fill(items, of.room)
+                if not self.spend(len(items)):
+                    return False
+                if worth > self.master.price(kind) + GAIN:
+                    found.append(_Pattern(kind, models, busy))
+        # Prices are gone once the program has changed.
+        return any([self.master.add(pattern) for pattern in found])
+
+    def _settle(self, wanted: Sequence[tuple[float, _Pattern]]) -> bool:
+        """Give GPUs the patterns that are wanted wholly, or else those wanted most; tell whether there were any."""
+        chosen = [(int(number + 1e-6), pattern) for number, pattern in wanted if number >= 1 - 1e-6]
+        if not chosen:
+            most = max(1, int(SETTLED * sum(len(of.gpus) for of in self.classes)))
+            chosen = [(1, pattern) for number, pattern in wanted[:most] if number > 1e-6]
+        for number, pattern in chosen:
+            for _gpu in range(min(number, len(self.classes[pattern.kind].gpus))):
+                self._give(pattern)
+        self.master.update()
+        return bool(chosen)
+
+    def _give(self, pattern: _Pattern) -> None:
+        """Put the pattern on the GPU of its class where most of it may be."""
+
+        def misfit(gpu: int) -> tuple[int, int, int]:
+            fitting = [self.single[gpu][m] for m in pattern.models if self.state.fits(self.single[gpu][m])]
+            return (-len(fitting), sum(self.state.new_node(i) for i in fitting), gpu)
+
+        gpus = self.classes[pattern.kind].gpus
+        gpu = min(gpus, key=misfit)
+        gpus.remove(gpu)
+        placed = [m for m in pattern.models if self.state.fits(self.single[gpu][m])]
+        for m in placed:
+            self.state.take(self.single[gpu][m])
+        self.master.settle(pattern.kind, tuple(placed))
+
+
+def _singles(space: Space, gpu: int) -> dict[int, int]:
+    """Return for each model its candidate that is wholly on this GPU and could start there."""
+    return {
+        space.candidates[i].model: i
+        for i in space.by_gpu[gpu]
+        if len(space.candidates[i].gpus) == 1 and not space.candidates[i].running
+    }
+
+
+def _classes(space: Space, state: State, single: Sequence[dict[int, int]]) -> list[_Class]:
+    found: dict[t.Hashable, _Class] = {}
+    for gpu, places in enumerate(single):
+        room = state.free[gpu]
+        models = {
+            m: (space.candidates[i].mib[0], space.candidates[i].top)
+            for m, i in places.items()
+            if space.candidates[i].mib[0] <= room and m not in state.on_gpu[gpu]
+        }
+        if models:
+            of = found.setdefault((room, tuple(models.items())), _Class(room, [], models))
+            of.gpus.append(gpu)
+    return list(found.values())
+
+
+class _Master:
+    """The program over patterns: what is served less what is missing; all that could be served is worth one."""
+
+    def __init__(self, space: Space, state: State, classes: Sequence[_Class]) -> None:
+        self.space = space
+        self.state = state
+        self.classes = classes
+        self.solver = pywraplp.Solver.CreateSolver("GLOP")
+        self.patterns: dict[_Pattern, t.Any] = {}
+        self.elsewhere: dict[int, set[int]] = {}
+        self.settled: dict[tuple[int, tuple[int, ...]], list[t.Any]] = {}
+        self.demands = [max(1, space.demand(m, state.ceilings[m])) for m in range(len(space.models))]
+        total = sum(model.weight * demand for model, demand in zip(space.models, self.demands, strict=True))
+        ranks = {priority: rank for rank, priority in enumerate(reversed(space.classes))}
+        infinity = self.solver.infinity()
+        objective = self.solver.Objective()
+        objective.SetMaximization()
+        self.counts, self.ceilings, self.rates = [], [], []
+        for m, model in enumerate(space.models):
+            short = self.solver.NumVar(0, infinity, "")
+            objective.SetCoefficient(short, -SHORT * DOMINANCE ** min(4, ranks.get(model.priority, 0)))
+            self.counts.append(self.solver.Constraint(0, infinity))
+            self.counts[m].SetCoefficient(short, 1)
+            self.ceilings.append(self.solver.Constraint(-infinity, 0))
+            # In parts of the demand, so that the program's numbers are of one size.
+            rate = self.solver.NumVar(0, 1, "")
+            objective.SetCoefficient(rate, model.weight * self.demands[m] / max(1, total))
+            self.rates.append(self.solver.Constraint(-infinity, 0))
+            self.rates[m].SetCoefficient(rate, 1)
+        self.sizes = [self.solver.Constraint(-infinity, 0) for _class in classes]
+        self.spread = {
+            (kind, m): self.solver.Constraint(-infinity, 0)
+            for kind, of in enumerate(classes)
+            for m in of.models
+            if space.models[m].constraints.spread in ("node", "domain")
+        }
+        self.apart = {
+            m: self.solver.Constraint(0, infinity) for m, model in enumerate(space.models) if model.replicas_min >= 2
+        }
+        for row in self.apart.values():
+            alone = self.solver.NumVar(0, 1, "")
+            row.SetCoefficient(alone, 1)
+            objective.SetCoefficient(alone, -ALONE)
+        self._time_of_given()
+        for kind, of in enumerate(classes):
+            for m in of.models:
+                self.add(_Pattern(kind, (m,), m))
+        self.update()
+
+    def _time_of_given(self) -> None:
+        busy: dict[int, t.Any] = {}
+        for i in sorted(self.state.chosen):
+            candidate = self.space.candidates[i]
+            share = self.solver.NumVar(0, 1, "")
+            self.rates[candidate.model].SetCoefficient(share, -candidate.top / self.demands[candidate.model])
+            for gpu, load in zip(candidate.gpus, candidate.loads, strict=True):
+                if gpu not in busy:
+                    busy[gpu] = self.solver.Constraint(-self.solver.infinity(), 1000)
+                busy[gpu].SetCoefficient(share, load)
+
+    def update(self) -> None:
+        """Take over what is settled by now."""
+        space, state = self.space, self.state
+        for m, model in enumerate(space.models):
+            placed = len(state.nodes[m])
+            self.counts[m].SetLb(max(0, model.replicas_min - placed))
+            self.ceilings[m].SetUb(max(0, state.ceilings[m] - placed))
+        for kind, of in enumerate(self.classes):
+            self.sizes[kind].SetUb(len(of.gpus))
+        nodes_of = [{space.gpus[gpu].node for gpu in of.gpus} for of in self.classes]
+        for m, row in self.apart.items():
+            nodes = set(state.nodes[m])
+            row.SetLb(int(len(nodes) == 1))
+            if len(nodes) == 1:
+                self.elsewhere[m] = {kind for kind, there in enumerate(nodes_of) if there - nodes}
+                for pattern, column in self.patterns.items():
+                    if m in pattern.models:
+                        row.SetCoefficient(column, int(pattern.kind in self.elsewhere[m]))
+        for (kind, m), row in self.spread.items():
+            nodes = nodes_of[kind]
+            if space.models[m].constraints.spread == "node":
+                row.SetUb(len(nodes.difference(state.nodes[m])))
+            else:
+                taken = {space.domains[node] for node in state.nodes[m]}
+                row.SetUb(len({space.domains[node] for node in nodes} - taken))
+
+    def settle(self, kind: int, models: tuple[int, ...]) -> None:
+        """Count a GPU that holds these models: its time may still go to any of them."""
+        if (kind, models) not in self.settled:
+            row = self.solver.Constraint(-self.solver.infinity(), 0)
+            self.settled[kind, models] = [row]
+            for m in models:
+                share = self.solver.NumVar(0, 0, "")
+                row.SetCoefficient(share, 1)
+                self.rates[m].SetCoefficient(share, -self.classes[kind].models[m][1] / self.demands[m])
+                self.settled[kind, models].append(share)
+        row, *shares = self.settled[kind, models]
+        number = row.ub() + 1
+        row.SetUb(number)
+        for share in shares:
+            share.SetUb(number)
+
+    def add(self, pattern: _Pattern) -> bool:
+        """Add a pattern; False when it is there already."""
+        if pattern in self.patterns:
+            return False
+        column = self.solver.NumVar(0, self.solver.infinity(), "")
+        self.patterns[pattern] = column
+        self.sizes[pattern.kind].SetCoefficient(column, 1)
+        for m in pattern.models:
+            self.counts[m].SetCoefficient(column, 1)
+            self.ceilings[m].SetCoefficient(column, 1)
+            if (pattern.kind, m) in self.spread:
+                self.spread[pattern.kind, m].SetCoefficient(column, 1)
+            if pattern.kind in self.elsewhere.get(m, ()):
+                self.apart[m].SetCoefficient(column, 1)
+        if pattern.busy is not None:
+            top = self.classes[pattern.kind].models[pattern.busy][1]
+            self.rates[pattern.busy].SetCoefficient(column, -top / self.demands[pattern.busy])
+        return True
+
+    def solve(self) -> list[tuple[float, _Pattern]]:
+        """Return the patterns that are wanted, the most wanted first."""
+        if self.solver.Solve() != pywraplp.Solver.OPTIMAL:
+            return []
+        wanted = [(column.solution_value(), pattern) for pattern, column in self.patterns.items()]
+        found = [pair for pair in wanted if pair[0] > 1e-6 and self.classes[pair[1].kind].gpus]
+        return sorted(found, key=lambda pair: (-pair[0], pair[1].kind, pair[1].models, pair[1].busy or 0))
+
+    def price(self, kind: int) -> float:
+        return float(self.sizes[kind].dual_value())
+
+    def items(self, kind: int) -> list[Item]:
+        """Return what each model is worth on a GPU of the class."""
+        found = []
+        for m, (mib, top) in self.classes[kind].models.items():
+            held = -self.counts[m].dual_value() - self.ceilings[m].dual_value()
+            if (kind, m) in self.spread:
+                held -= self.spread[kind, m].dual_value()
+            if kind in self.elsewhere.get(m, ()):
+                held -= self.apart[m].dual_value()
+            busy = self.rates[m].dual_value() * top / self.demands[m]
+            if held + max(0.0, busy) > 0:
+                found.append(Item(m, mib, held, busy))
+        return found
