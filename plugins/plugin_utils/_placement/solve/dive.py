@@ -19,6 +19,7 @@ Replicas that are split over GPUs are given, as what runs is: patterns are for t
 from __future__ import annotations
 
 import typing as t
+from collections import Counter
 from dataclasses import dataclass
 
 from ._cp_sat import pywraplp
@@ -26,7 +27,7 @@ from .incumbent import State
 from .knapsack import Item, fill
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from .space import Limits, Space
 
@@ -38,6 +39,12 @@ ROUNDS = 6
 
 SETTLED = 0.04
 """Part of the open GPUs that is settled in a step when the program wants no pattern wholly."""
+
+SPLIT_STEPS = 12
+"""Times that the program is asked for splits, at most."""
+
+ALMOST = 0.7
+"""Part of a split from which on it is taken for wanted wholly."""
 
 SHORT = 4.0
 """What a missing minimum replica of the lowest priority costs, where all that could be served is worth one."""
@@ -59,6 +66,7 @@ class _Class:
     room: int
     gpus: list[int]
     models: dict[int, tuple[int, int]]
+    first: int = -1
 
 
 @dataclass(frozen=True)
@@ -68,22 +76,92 @@ class _Pattern:
     busy: int | None
 
 
+PartKey = t.Tuple[int, int, int, int]
+"""What some splits take of some GPUs: model, first GPU of the class, MiB, load per mille."""
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What a replica, or a part of one, is worth on a GPU by being there, and by having its whole time.
+
+    Being there is worth less than nothing where a model has all the replicas that it may have.
+    """
+
+    whole: Mapping[tuple[int, int], tuple[float, float]]
+    """By model and first GPU of the class."""
+    parts: Mapping[PartKey, tuple[float, float]]
+
+
+def prices(
+    space: Space, limits: Limits, spend: Callable[[int], bool], unmet: Sequence[int] | None = None
+) -> Prices:
+    """Return what all is worth on the empty fleet, with splits, and just so many minimum replicas missing by class."""
+    return _Dive(space, limits, (), spend, unmet=unmet, splits=True).converge()
+
+
 def dive(space: Space, limits: Limits, given: Iterable[int], spend: Callable[[int], bool]) -> State:
     """Return a placement that has the given candidates and is completed by patterns.
 
     ``spend`` is told of the work done, in cells of knapsacks, and says whether there is time for more.
     """
-    return _Dive(space, limits, given, spend).run()
+    return _Dive(space, limits, _with_splits(space, limits, given, spend), spend).run()
+
+
+def _with_splits(space: Space, limits: Limits, given: Iterable[int], spend: Callable[[int], bool]) -> frozenset[int]:
+    """Return what is given and the splits that the program wants, those first that it wants wholly."""
+    chosen = frozenset(given)
+    if all(len(candidate.gpus) == 1 or candidate.running for candidate in space.candidates):
+        return chosen
+    for _step in range(SPLIT_STEPS):
+        program = _Dive(space, limits, chosen, spend, splits=True)
+        program.converge()
+        more = program.settle_splits()
+        if not more:
+            break
+        chosen |= more
+    return chosen
 
 
 class _Dive:
-    def __init__(self, space: Space, limits: Limits, given: Iterable[int], spend: Callable[[int], bool]) -> None:
+    def __init__(
+        self,
+        space: Space,
+        limits: Limits,
+        given: Iterable[int],
+        spend: Callable[[int], bool],
+        *,
+        unmet: Sequence[int] | None = None,
+        splits: bool = False,
+    ) -> None:
         self.space = space
         self.spend = spend
         self.state = State(space, limits.ceilings, given)
         self.single = [_singles(space, gpu) for gpu in range(len(space.gpus))]
         self.classes = _classes(space, self.state, self.single)
-        self.master = _Master(space, self.state, self.classes)
+        self.master = _Master(space, self.state, self.classes, unmet)
+        if splits:
+            self.master.add_splits()
+
+    def converge(self) -> Prices:
+        """Price patterns until none is worth more than it costs."""
+        self.master.solve()
+        for _round in range(FIRST_ROUNDS):
+            if not self._price():
+                break
+            self.master.solve()
+        return self.master.prices()
+
+    def settle_splits(self) -> frozenset[int]:
+        """Take the splits that the program wants (almost) wholly, or else the one that it wants most."""
+        before = frozenset(self.state.chosen)
+        wanted = self.master.splits_wanted()
+        whole = [pair for pair in wanted if pair[0] >= ALMOST] or wanted[:1]
+        for number, candidates in whole:
+            for _replica in range(max(1, int(number + 1 - ALMOST))):
+                fitting = [i for i in candidates if self.state.fits(i)]
+                if fitting:
+                    self.state.take(min(fitting, key=lambda i: (self.state.new_node(i), i)))
+        return frozenset(self.state.chosen) - before
 
     def run(self) -> State:
         rounds = FIRST_ROUNDS
@@ -158,22 +236,25 @@ def _classes(space: Space, state: State, single: Sequence[dict[int, int]]) -> li
             for m, i in places.items()
             if space.candidates[i].mib[0] <= room and m not in state.on_gpu[gpu]
         }
-        if models:
-            of = found.setdefault((room, tuple(models.items())), _Class(room, [], models))
-            of.gpus.append(gpu)
+        of = found.setdefault((room, tuple(models.items())), _Class(room, [], models, gpu))
+        of.gpus.append(gpu)
     return list(found.values())
 
 
 class _Master:
     """The program over patterns: what is served less what is missing; all that could be served is worth one."""
 
-    def __init__(self, space: Space, state: State, classes: Sequence[_Class]) -> None:
+    def __init__(
+        self, space: Space, state: State, classes: Sequence[_Class], unmet: Sequence[int] | None
+    ) -> None:
         self.space = space
         self.state = state
         self.classes = classes
         self.solver = pywraplp.Solver.CreateSolver("GLOP")
         self.patterns: dict[_Pattern, t.Any] = {}
         self.elsewhere: dict[int, set[int]] = {}
+        self.parts: dict[PartKey, int] = {}
+        self.splits: list[tuple[t.Any, list[int]]] = []
         self.settled: dict[tuple[int, tuple[int, ...]], list[t.Any]] = {}
         self.demands = [max(1, space.demand(m, state.ceilings[m])) for m in range(len(space.models))]
         total = sum(model.weight * demand for model, demand in zip(space.models, self.demands, strict=True))
@@ -181,10 +262,21 @@ class _Master:
         infinity = self.solver.infinity()
         objective = self.solver.Objective()
         objective.SetMaximization()
+        missing = {
+            priority: self.solver.Constraint(-infinity, most)
+            for priority, most in zip(space.classes, unmet or (), strict=unmet is not None)
+        }
+        for row in missing.values():
+            more = self.solver.NumVar(0, infinity, "")
+            row.SetCoefficient(more, -1)
+            objective.SetCoefficient(more, -SHORT)
         self.counts, self.ceilings, self.rates = [], [], []
         for m, model in enumerate(space.models):
             short = self.solver.NumVar(0, infinity, "")
-            objective.SetCoefficient(short, -SHORT * DOMINANCE ** min(4, ranks.get(model.priority, 0)))
+            if unmet is None:
+                objective.SetCoefficient(short, -SHORT * DOMINANCE ** min(4, ranks.get(model.priority, 0)))
+            elif model.priority in missing:
+                missing[model.priority].SetCoefficient(short, 1)
             self.counts.append(self.solver.Constraint(0, infinity))
             self.counts[m].SetCoefficient(short, 1)
             self.ceilings.append(self.solver.Constraint(-infinity, 0))
@@ -223,6 +315,51 @@ class _Master:
                 if gpu not in busy:
                     busy[gpu] = self.solver.Constraint(-self.solver.infinity(), 1000)
                 busy[gpu].SetCoefficient(share, load)
+
+    def add_splits(self) -> None:
+        """Let the program have splits: each takes a part of some GPUs, which these may have like a model."""
+        space = self.space
+        kind_of = {gpu: kind for kind, of in enumerate(self.classes) for gpu in of.gpus}
+        groups: dict[tuple[int, int, tuple[PartKey, ...]], list[int]] = {}
+        for i, candidate in enumerate(space.candidates):
+            if len(candidate.gpus) > 1 and self.state.fits(i):
+                held = zip(candidate.gpus, candidate.mib, candidate.loads, strict=True)
+                parts = tuple(
+                    sorted((candidate.model, self.classes[kind_of[gpu]].first, mib, load) for gpu, mib, load in held)
+                )
+                groups.setdefault((candidate.model, candidate.top, parts), []).append(i)
+        for (m, top, parts), members in groups.items():
+            most = min(len(members), self.state.ceilings[m])
+            places, share = self.solver.NumVar(0, most, ""), self.solver.NumVar(0, most, "")
+            self.splits.append((places, members))
+            at_most = self.solver.Constraint(-self.solver.infinity(), 0)
+            at_most.SetCoefficient(share, 1)
+            at_most.SetCoefficient(places, -1)
+            self.counts[m].SetCoefficient(places, 1)
+            self.ceilings[m].SetCoefficient(places, 1)
+            self.rates[m].SetCoefficient(share, -top / self.demands[m])
+            for part, times in Counter(parts).items():
+                pseudo = self._part(part, kind_of[part[1]])
+                self.counts[pseudo].SetCoefficient(places, -times)
+                self.rates[pseudo].SetCoefficient(share, times * part[3] / 1000)
+
+    def splits_wanted(self) -> list[tuple[float, list[int]]]:
+        """Return splits that are alike and how many of them are wanted, the most wanted first."""
+        wanted = [(places.solution_value(), members) for places, members in self.splits]
+        return sorted((pair for pair in wanted if pair[0] > 1e-6), key=lambda pair: (-pair[0], pair[1]))
+
+    def _part(self, part: PartKey, kind: int) -> int:
+        """Return the number by which patterns know a part: those after the models'."""
+        if part not in self.parts:
+            infinity = self.solver.infinity()
+            pseudo = self.parts[part] = len(self.counts)
+            self.counts.append(self.solver.Constraint(0, infinity))
+            self.ceilings.append(self.solver.Constraint(-infinity, infinity))
+            self.rates.append(self.solver.Constraint(-infinity, 0))
+            self.demands.append(1)
+            self.classes[kind].models[pseudo] = (part[2], 1)
+            self.add(_Pattern(kind, (pseudo,), pseudo))
+        return self.parts[part]
 
     def update(self) -> None:
         """Take over what is settled by now."""
@@ -293,19 +430,37 @@ class _Master:
         found = [pair for pair in wanted if pair[0] > 1e-6 and self.classes[pair[1].kind].gpus]
         return sorted(found, key=lambda pair: (-pair[0], pair[1].kind, pair[1].models, pair[1].busy or 0))
 
+    def prices(self) -> Prices:
+        worth = {
+            (m, of.first): (self._held(kind, m), self._busy(kind, m))
+            for kind, of in enumerate(self.classes)
+            for m in of.models
+        }
+        pseudo = {number: part for part, number in self.parts.items()}
+        return Prices(
+            {key: pair for key, pair in worth.items() if key[0] not in pseudo},
+            {pseudo[m]: pair for (m, _first), pair in worth.items() if m in pseudo},
+        )
+
     def price(self, kind: int) -> float:
         return float(self.sizes[kind].dual_value())
 
     def items(self, kind: int) -> list[Item]:
         """Return what each model is worth on a GPU of the class."""
         found = []
-        for m, (mib, top) in self.classes[kind].models.items():
-            held = -self.counts[m].dual_value() - self.ceilings[m].dual_value()
-            if (kind, m) in self.spread:
-                held -= self.spread[kind, m].dual_value()
-            if kind in self.elsewhere.get(m, ()):
-                held -= self.apart[m].dual_value()
-            busy = self.rates[m].dual_value() * top / self.demands[m]
+        for m, (mib, _top) in self.classes[kind].models.items():
+            held, busy = self._held(kind, m), self._busy(kind, m)
             if held + max(0.0, busy) > 0:
                 found.append(Item(m, mib, held, busy))
         return found
+
+    def _held(self, kind: int, m: int) -> float:
+        held = -self.counts[m].dual_value() - self.ceilings[m].dual_value()
+        if (kind, m) in self.spread:
+            held -= self.spread[kind, m].dual_value()
+        if kind in self.elsewhere.get(m, ()):
+            held -= self.apart[m].dual_value()
+        return float(held)
+
+    def _busy(self, kind: int, m: int) -> float:
+        return float(self.rates[m].dual_value() * self.classes[kind].models[m][1] / self.demands[m])

@@ -18,7 +18,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
 CELLS = 3000
-"""The room is counted in so many parts at most; needs are rounded up to them."""
+"""The room is counted in so many cells at most where rounding does no harm."""
 
 
 @dataclass(frozen=True)
@@ -31,44 +31,55 @@ class Item:
     busy: float
 
 
+class Table:
+    """The most that each number of cells can be filled with: ``idle`` without anybody having the time, ``busy`` with.
+
+    Worths are whole numbers where ``kind`` is int, and then exact.
+    """
+
+    def __init__(self, cells: int, kind: type) -> None:
+        self.cells = cells
+        self.idle = np.zeros(self.cells + 1, dtype=kind)
+        self.busy = np.full(self.cells + 1, -1, dtype=kind)
+
+    def add(self, size: int, held: float, busy: float) -> tuple[t.Any, t.Any, t.Any]:
+        """Offer one more item; return where it is taken without the time and with it, and where it gets the time."""
+        left = self.cells + 1 - size
+        idle = self.idle[:left] + held
+        owning = idle + busy
+        sharing = np.maximum(self.busy[:left] + held, owning)
+        taken_idle = idle > self.idle[size:]
+        taken_busy = sharing > self.busy[size:]
+        # Both are computed before either is written: an item is taken once.
+        self.idle[size:] = np.maximum(self.idle[size:], idle)
+        self.busy[size:] = np.maximum(self.busy[size:], sharing)
+        return taken_idle, taken_busy, owning >= sharing
+
+    @property
+    def best(self) -> t.Any:
+        return max(self.idle[-1], self.busy[-1])
+
+
 def fill(items: Sequence[Item], room: int) -> tuple[float, tuple[int, ...], int | None]:
-    """Return the worth of the best filling, its models, and the one of them that gets the time."""
+    """Return the worth of the best filling, its models, and the one of them that gets the time.
+
+    Needs are rounded up to cells, so what is filled in fits.
+    """
     unit = max(1, -(-room // CELLS))
-    cells = room // unit
-    # Row 0 is worth without anybody having the time, row 1 with.
-    worth = np.zeros((2, cells + 1))
-    worth[1] = -1.0
-    taken = []
-    for item in items:
-        size = -(-item.mib // unit)
-        left = cells + 1 - size
-        if left <= 0:
-            taken.append(None)
-            continue
-        without = worth[0, :left] + item.held
-        busy = without + item.busy
-        with_time = np.maximum(worth[1, :left] + item.held, busy)
-        takes = np.zeros((2, cells + 1), dtype=bool)
-        takes[0, size:] = without > worth[0, size:]
-        takes[1, size:] = with_time > worth[1, size:]
-        gives = np.zeros(cells + 1, dtype=bool)
-        gives[size:] = busy >= with_time
-        worth[0, size:] = np.maximum(worth[0, size:], without)
-        worth[1, size:] = np.maximum(worth[1, size:], with_time)
-        taken.append((takes, gives, size))
-    row = int(worth[1, cells] > worth[0, cells])
-    best = float(worth[row, cells])
+    table = Table(room // unit, float)
+    fitting = [(item, size) for item in items if (size := -(-item.mib // unit)) <= table.cells]
+    steps = [table.add(size, item.held, item.busy) for item, size in fitting]
+    timed = bool(table.busy[-1] > table.idle[-1])
+    best = float(table.best)
     models = []
     owner = None
-    cell = cells
-    for item, step in zip(reversed(items), reversed(taken), strict=True):
-        if step is None:
+    cell = table.cells
+    for (item, size), (taken_idle, taken_busy, owns) in zip(reversed(fitting), reversed(steps), strict=True):
+        if cell < size or not (taken_busy if timed else taken_idle)[cell - size]:
             continue
-        takes, gives, size = step
-        if takes[row, cell]:
-            models.append(item.model)
-            if row == 1 and gives[cell]:
-                owner = item.model
-                row = 0
-            cell -= size
+        models.append(item.model)
+        if timed and owns[cell - size]:
+            owner = item.model
+            timed = False
+        cell -= size
     return best, tuple(sorted(models)), owner

@@ -18,17 +18,26 @@ c x <= y b + sum(max(0, c - y A) u) for all 0 <= x <= u. That is computed in who
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 from collections import Counter, defaultdict
 
 from ._cp_sat import pywraplp
+from .knapsack import Table
 
 if t.TYPE_CHECKING:
+    from .dive import Prices
     from .space import Limits, Space
 
 FUNCTIONS = range(1, 8)
-SCALE = 1 << 30
+METHODS = ("", "use_dual_simplex: true", "use_preprocessing: false")
+"""What the solver is set to, in turn, until it is sure of its result."""
+
+SCALE = 1 << 60
 """Multipliers are whole numbers of 1/SCALE."""
+
+WORTH = 1_000_000
+"""What all models together are worth on a GPU, in the rows of prices."""
 
 FRACTION = 1000
 """A GPU's time, as ``loads`` count it."""
@@ -62,20 +71,43 @@ class _Program:
         return total // SCALE
 
     def _duals(self, objective: dict[int, int]) -> list[float]:
+        for method in METHODS:
+            duals = self._duals_by(method, objective)
+            if duals is not None:
+                return duals
+        return [0.0] * len(self.rows)
+
+    def _duals_by(self, method: str, objective: dict[int, int]) -> list[float] | None:
         solver = pywraplp.Solver.CreateSolver("GLOP")
+        solver.SetSolverSpecificParametersAsString(method)
         columns = [solver.NumVar(0, upper, "") for upper in self.upper]
         rows = []
-        for terms, most in self.rows:
-            row = solver.Constraint(-solver.infinity(), most)
+        scales = [max(1, *map(abs, terms.values())) if terms else 1 for terms, _most in self.rows]
+        for (terms, most), scale in zip(self.rows, scales, strict=True):
+            row = solver.Constraint(-solver.infinity(), most / scale)
             for column, factor in terms.items():
-                row.SetCoefficient(columns[column], factor)
+                row.SetCoefficient(columns[column], factor / scale)
             rows.append(row)
         for column, factor in objective.items():
             solver.Objective().SetCoefficient(columns[column], factor)
         solver.Objective().SetMaximization()
-        if solver.Solve() != pywraplp.Solver.OPTIMAL:
-            return [0.0] * len(rows)
-        return [row.dual_value() for row in rows]
+        status=solver.Solve()
+        if status != pywraplp.Solver.OPTIMAL:
+            print("STATUS",method,status)
+            return None
+        return [row.dual_value() / scale for row, scale in zip(rows, scales, strict=True)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """What some candidates take of a GPU of one class, the ``whole`` of them or a part."""
+
+    model: int
+    whole: bool
+    places: int
+    shares: int
+    mib: int
+    load: int
 
 
 class Relaxation:
@@ -94,6 +126,37 @@ class Relaxation:
             least = dict.fromkeys(self.count[m], -1)
             self.program.row({**least, self.short[m]: -1}, -model.replicas_min)
 
+    def value(self, prices: Prices) -> None:
+        """Add for each class what its GPUs can be worth at most at these prices.
+
+        Any prices make true rows: a GPU's replicas, and the one that has its time, are worth no more together than
+        the best filling of a knapsack of its size.
+        """
+        for kind, parts in self.parts.items():
+            worths = [
+                prices.whole.get((part.model, kind), (0.0, 0.0))
+                if part.whole
+                else prices.parts.get((part.model, kind, part.mib, part.load), (0.0, 0.0))
+                for part in parts
+            ]
+            most = sum(abs(held) + abs(busy) for held, busy in worths)
+            if not most > 0:
+                continue
+            table = Table(self.space.gpus[kind].offer_mib, int)
+            terms: Counter[int] = Counter()
+            offered = set()
+            for part, (held, busy) in zip(parts, worths, strict=True):
+                held, busy = int(WORTH * held / most), max(0, int(WORTH * busy / most))
+                terms[part.places] += held
+                terms[part.shares] += busy * part.load // FRACTION
+                what = (part.model, part.mib, part.load)
+                if held + busy > 0 and what not in offered:
+                    offered.add(what)
+                    table.add(part.mib, held, busy)
+            self.program.row(
+                {column: factor for column, factor in terms.items() if factor}, int(table.best) * self.size[kind]
+            )
+
     def _classes(self) -> list[int]:
         """Return for each GPU the first of its class."""
         first: dict[t.Hashable, int] = {}
@@ -110,15 +173,22 @@ class Relaxation:
         space, program = self.space, self.program
         of = self._classes()
         size = Counter(of)
-        groups: Counter[tuple[int, int, tuple[tuple[int, int, int], ...]]] = Counter()
+        groups: defaultdict[tuple[int, int, tuple[tuple[int, int, int], ...]], set[t.Hashable]] = defaultdict(set)
         for candidate in space.candidates:
             parts = zip(candidate.gpus, candidate.mib, candidate.loads, strict=True)
-            groups[candidate.model, candidate.top, tuple((of[gpu], mib, load) for gpu, mib, load in parts)] += 1
+            alike = groups[candidate.model, candidate.top, tuple((of[gpu], mib, load) for gpu, mib, load in parts)]
+            # Of the places that spread lets no two replicas have, one counts.
+            spread = space.models[candidate.model].constraints.spread
+            if spread == "node":
+                alike.add(candidate.node)
+            else:
+                alike.add(space.domains[candidate.node] if spread == "domain" else candidate.gpus)
+        self.size, self.parts = size, {kind: [] for kind in size}
         memory: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
         time: defaultdict[int, Counter[int]] = defaultdict(Counter)
         served: list[dict[int, int]] = [{column: 1} for column in self.rate]
-        for (m, top, held_parts), number in groups.items():
-            most = min(number, limits.ceilings[m])
+        for (m, top, held_parts), places_of in groups.items():
+            most = min(len(places_of), limits.ceilings[m])
             places, shares = program.column(most), program.column(most)
             program.row({shares: 1, places: -1}, 0)
             self.count[m][places] = 1
@@ -126,6 +196,7 @@ class Relaxation:
             for kind, mib, load in held_parts:
                 memory[kind].append((places, mib))
                 time[kind][shares] += load
+                self.parts[kind].append(_Part(m, len(held_parts) == 1, places, shares, mib, load))
         for kind, held in memory.items():
             offer = space.gpus[kind].offer_mib
             program.row(_sums(held), offer * size[kind])
