@@ -26,6 +26,7 @@ from ..running import standing
 from .incumbent import adopt, greedy
 from .passes import Budget, Outcome, improve
 from .space import Limits, Solution, Space, build, gains, served, worth
+from .start import start
 from .survive import survivability
 
 if t.TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _decide(problem: Problem, space: Space, options: Options, budget: Budget) ->
     fresh = build(problem, ()) if space.running else space
     full = Limits(tuple(model.replicas_max for model in space.models))
     with budget.capped(0.7):
-        ideal = improve(fresh, full, greedy(fresh, full, frozenset()), budget)
+        ideal = improve(fresh, full, start(fresh, full, frozenset(), budget.spend), budget)
     # A search that was cut short may have left room that a minimum fits into, as the next run would see.
     filled = greedy(fresh, full, ideal.solution.chosen)
     if worth(fresh, filled) < worth(fresh, ideal.solution):
@@ -124,10 +125,10 @@ def _replanned(space: Space, kept: Outcome, goal: Solution, options: Options, bu
         return gains(space, new, old, options.min_gain_permille)
 
     full = tuple(model.replicas_max for model in space.models)
-    starts = (kept.solution, greedy(space, Limits(full), kept.solution.chosen))
-    start = min(starts, key=lambda solution: worth(space, solution))
     with budget.capped(0.3):
-        grown = improve(space, Limits(full), start, budget, _goal(space, kept, options))
+        starts = (kept.solution, start(space, Limits(full), kept.solution.chosen, budget.spend))
+        first = min(starts, key=lambda solution: worth(space, solution))
+        grown = improve(space, Limits(full), first, budget, _goal(space, kept, options))
     chosen = grown if gained(grown.solution, kept.solution) else kept
 
     limits = Limits(full, fixed=False, moves_mib=options.churn_budget_mib)

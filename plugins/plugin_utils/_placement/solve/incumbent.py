@@ -70,16 +70,30 @@ class State:
 def _tightest(state: State, i: int) -> tuple[int, ...]:
     candidate = state.space.candidates[i]
     left = sum(state.free[gpu] - mib for gpu, mib in zip(candidate.gpus, candidate.mib, strict=True))
-    return (state.new_node(i), len(candidate.gpus), left, i)
+    return (len(candidate.gpus), left, i)
 
 
-def _densest(state: State, i: int) -> tuple[int, ...]:
-    return _tightest(state, i)[1:]
+def _emptiest(state: State, i: int) -> tuple[int, ...]:
+    size, left, _i = _tightest(state, i)
+    return (size, -left, i)
 
 
 def _fastest(state: State, i: int) -> tuple[int, ...]:
-    candidate = state.space.candidates[i]
-    return (state.new_node(i), -candidate.shape.speed, i)
+    return (-state.space.candidates[i].shape.speed, i)
+
+
+def _first(_state: State, i: int) -> tuple[int, ...]:
+    return (i,)
+
+
+PLACES: tuple[tuple[Order, bool], ...] = (
+    (_tightest, True),
+    (_tightest, False),
+    (_fastest, True),
+    (_first, False),
+    (_emptiest, False),
+)
+"""Which place is tried first, and whether one on a second node goes before all others where survival asks for it."""
 
 
 def _largest(space: Space, m: int) -> tuple[int, ...]:
@@ -107,8 +121,8 @@ def greedy(space: Space, limits: Limits, start: frozenset[int]) -> Solution:
 
 def _attempts(space: Space, limits: Limits, start: frozenset[int]) -> Iterator[State]:
     for models in (_largest, _rarest):
-        for places in (_tightest, _densest, _fastest):
-            yield _attempt(space, limits.ceilings, start, models, places)
+        for places, apart in PLACES:
+            yield _attempt(space, limits.ceilings, start, models, places, apart=apart)
 
 
 def adopt(known: Space, solution: Solution, space: Space) -> Solution:
@@ -138,16 +152,25 @@ def _attempt(
     start: frozenset[int],
     models: Callable[[Space, int], tuple[int, ...]],
     places: Order,
+    *,
+    apart: bool,
 ) -> State:
     state = State(space, ceilings, start)
     for priority in space.classes:
         members = [m for m, model in enumerate(space.models) if model.priority == priority]
         for m in sorted(members, key=lambda m: models(space, m)):
-            fitting = [i for i in space.by_model[m] if state.fits(i)]
+            # A replica changes nothing for the next one of its model but that some places are no longer free.
+            fitting = sorted((i for i in space.by_model[m] if state.fits(i)), key=lambda i: places(state, i))
             while fitting and len(state.nodes[m]) < space.models[m].replicas_min:
-                state.take(min(fitting, key=lambda i: places(state, i)))
-                # Nothing but the model's own replica has come in the way.
-                fitting = [i for i in fitting if state.fits(i)]
+                best = min(fitting, key=state.new_node) if apart and len(state.nodes[m]) == 1 else fitting[0]
+                state.take(best)
+                gpus = set(space.candidates[best].gpus)
+                spread = space.models[m].constraints.spread in ("node", "domain")
+                fitting = [
+                    i
+                    for i in fitting
+                    if gpus.isdisjoint(space.candidates[i].gpus) and (not spread or state.fits(i))
+                ]
     return state
 
 

@@ -17,10 +17,13 @@ from dataclasses import dataclass
 
 from ..model import Objective
 from ._cp_sat import cp_model
+from .dive import prices
 from .formulation import Formulation
 from .region import Region
 from .relaxation import Relaxation
-from .space import Limits, Solution, Space, churn, served, unmet, weak
+from .sharing import divide
+from .space import Limits, Solution, Space, churn, served, unmet, weak, worth
+from .start import dived
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,10 +31,15 @@ if t.TYPE_CHECKING:
 TOO_BIG = 12_000
 """Candidates beyond which a model of the whole fleet no longer pays: some GPUs at a time are placed anew instead."""
 
-REGION = 24
+REGION = 8
 """GPUs of such a fleet that are placed anew together."""
 
-REGION_SECONDS = 0.3
+REGION_SECONDS = 0.1
+
+DIVES = 0.3
+"""How often they are filled by patterns instead, and then this part of all GPUs:"""
+
+DIVED = 0.4
 
 RELAXED = 24
 """GPUs from which on the bounds of the relaxation are asked for: below it the whole model is quicker and exact."""
@@ -43,6 +51,12 @@ NEIGHBOURHOOD_SECONDS = 0.2
 
 SET_UP = 40e-6
 """Deterministic seconds that a solve is charged for each variable: loading and presolve, which are not all counted."""
+
+PRICING = 40e-6
+"""Deterministic seconds that are charged for each model that a GPU is priced for, the master program included."""
+
+WHOLE = 300
+"""Candidates up to which it pays to look for what serves most in the whole fleet at once."""
 
 PACE = 0.5
 """Deterministic seconds per second asked for. One of them takes one to two seconds of two shared cores."""
@@ -63,6 +77,11 @@ class Budget:
         self.seed = seed
         self.tell = tell or (lambda _objective: None)
         self.reproducible = True
+
+    def spend(self, items: int) -> bool:
+        """Charge the pricing of so many models on a GPU; tell whether time is left."""
+        self.left = max(0.0, self.left - PRICING * items)
+        return self.left > 0
 
     @contextmanager
     def capped(self, part: float) -> Iterator[None]:
@@ -133,6 +152,8 @@ class _Passes:
         self.bounds = simple_bounds(space, limits)
         relaxable = len(space.gpus) >= RELAXED and not space.running and goal == 0
         self.relaxation = Relaxation(space, limits) if relaxable else None
+        if self.relaxation is not None and any(unmet(space, incumbent.chosen)):
+            self.relaxation.value(prices(space, limits, budget.spend))
         self.cp: Formulation | None = None
         self.objectives: list[Objective] = []
         self.reached: Objective
@@ -143,6 +164,7 @@ class _Passes:
             value = unmet(space, self.best.chosen)[position]
             self._minimise("unmet_minimum", value, self.bounds[0][position], 0.4, priority=priority)
         self._maximise("weak_n1", weak(space, self.best.chosen), self.bounds[1], 0.3)
+        self.best = max(self.best, divide(space, self.best.chosen), key=lambda solution: served(space, solution))
         self._maximise("served", served(space, self.best), self.bounds[2], 0.8)
         self._minimise("churn_mib", churn(space, self.best.chosen), 0, 1.0)
         return Outcome(self.best, tuple(self.objectives))
@@ -157,12 +179,10 @@ class _Passes:
         self.reached = Objective(name, value, bound, value == bound, priority)
         self.budget.tell(self.reached)
         bound = self._relaxed(name, priority, bound)
-        if value != bound and len(self.space.candidates) <= TOO_BIG:
+        if value != bound and len(self.space.candidates) <= (WHOLE if name == "served" else TOO_BIG):
             cp = self._formulation()
             cp.model.minimize(sign * cp.objective(name, priority))
             with self.budget.capped(part):
-                if name == "served":
-                    value = self._same_places(cp, value)
                 if not self.limits.fixed and name != "served":
                     # What a few GPUs can repair moves less than a new placement of everything.
                     with self.budget.capped(0.4):
@@ -189,12 +209,10 @@ class _Passes:
             return max(bound, self.relaxation.unmet(priority))
         if name == "weak_n1":
             return min(bound, self.relaxation.weak())
-        return min(bound, self.relaxation.served()) if name == "served" else bound
-
-    def _same_places(self, cp: Formulation, value: int) -> int:
-        """Divide the time of the places as they are: quick, and a far better start than any guess."""
-        cp.hint(places_only=True)
-        return self._take(cp, self.budget.solve(cp.model, self.budget.left / 4, fix_hinted=True), value, sign=-1)
+        if name != "served":
+            return bound
+        self.relaxation.value(prices(self.space, self.limits, self.budget.spend, unmet(self.space, self.best.chosen)))
+        return min(bound, self.relaxation.served())
 
     def _whole(self, cp: Formulation, value: int, bound: int, sign: int, part: float) -> tuple[int, int]:
         """Solve for all places at once; return the value reached and the bound."""
@@ -214,9 +232,13 @@ class _Passes:
         return value
 
     def _regions(self, name: str, priority: int | None, value: int, bound: int, sign: int) -> int:
-        """Place the replicas of some GPUs anew at a time, each time in a model of these alone."""
+        """Place the replicas of some GPUs anew at a time, each time in a model of these alone, or by patterns."""
         draw = random.Random(self.budget.seed)
+        free = name == "served" and not self.space.running
         while value != bound and self.budget.left > 0:
+            if free and draw.random() < DIVES:
+                value = self._dive_again(draw, value)
+                continue
             region = Region(self.space, self.limits, self.best, self._neighbours(draw, REGION))
             cp = region.formulation
             for done in self.objectives:
@@ -225,6 +247,19 @@ class _Passes:
             cp.hint()
             solver = self.budget.solve(cp.model, REGION_SECONDS, linearization=1)
             value = self._take(region, solver, value, sign)
+        return value
+
+    def _dive_again(self, draw: random.Random, value: int) -> int:
+        """Fill some of the GPUs anew by patterns."""
+        space = self.space
+        gpus = set(draw.sample(range(len(space.gpus)), max(NEIGHBOURS, int(len(space.gpus) * DIVED))))
+        kept = frozenset(i for i in self.best.chosen if not gpus.issuperset(space.candidates[i].gpus))
+        found = dived(space, self.limits, kept, self.budget.spend)
+        if worth(space, found)[:3] < worth(space, self.best)[:3]:
+            self.best = found
+            value = served(space, found)
+            self.reached = dataclasses.replace(self.reached, value=value, proved=value == self.reached.bound)
+            self.budget.tell(self.reached)
         return value
 
     def _neighbours(self, draw: random.Random, count: int = NEIGHBOURS) -> set[int]:

@@ -91,9 +91,7 @@ class _Program:
         for column, factor in objective.items():
             solver.Objective().SetCoefficient(columns[column], factor)
         solver.Objective().SetMaximization()
-        status=solver.Solve()
-        if status != pywraplp.Solver.OPTIMAL:
-            print("STATUS",method,status)
+        if solver.Solve() != pywraplp.Solver.OPTIMAL:
             return None
         return [row.dual_value() / scale for row, scale in zip(rows, scales, strict=True)]
 
