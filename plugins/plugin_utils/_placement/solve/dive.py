@@ -99,27 +99,28 @@ def prices(
     return _Dive(space, limits, (), spend, unmet=unmet, splits=True).converge()
 
 
-def dive(space: Space, limits: Limits, given: Iterable[int], spend: Callable[[int], bool]) -> State:
+def dive(
+    space: Space,
+    limits: Limits,
+    given: Iterable[int],
+    spend: Callable[[int], bool],
+    unmet: Sequence[int] | None = None,
+) -> State:
     """Return a placement that has the given candidates and is completed by patterns.
 
-    ``spend`` is told of the work done, in cells of knapsacks, and says whether there is time for more.
+    ``spend`` is told of the work done, in models that a GPU is priced for, and says whether there is time for more.
+    ``unmet`` is how many minimum replicas of each class may be missing; else one costs more than all that is served.
     """
-    return _Dive(space, limits, _with_splits(space, limits, given, spend), spend).run()
-
-
-def _with_splits(space: Space, limits: Limits, given: Iterable[int], spend: Callable[[int], bool]) -> frozenset[int]:
-    """Return what is given and the splits that the program wants, those first that it wants wholly."""
     chosen = frozenset(given)
-    if all(len(candidate.gpus) == 1 or candidate.running for candidate in space.candidates):
-        return chosen
-    for _step in range(SPLIT_STEPS):
-        program = _Dive(space, limits, chosen, spend, splits=True)
-        program.converge()
-        more = program.settle_splits()
-        if not more:
-            break
-        chosen |= more
-    return chosen
+    if any(len(candidate.gpus) > 1 and not candidate.running for candidate in space.candidates):
+        for _step in range(SPLIT_STEPS):
+            program = _Dive(space, limits, chosen, spend, unmet=unmet, splits=True)
+            program.converge()
+            more = program.settle_splits()
+            if not more:
+                break
+            chosen |= more
+    return _Dive(space, limits, chosen, spend, unmet=unmet).run()
 
 
 class _Dive:
@@ -266,10 +267,10 @@ class _Master:
             priority: self.solver.Constraint(-infinity, most)
             for priority, most in zip(space.classes, unmet or (), strict=unmet is not None)
         }
-        for row in missing.values():
+        for priority, row in missing.items():
             more = self.solver.NumVar(0, infinity, "")
             row.SetCoefficient(more, -1)
-            objective.SetCoefficient(more, -SHORT)
+            objective.SetCoefficient(more, -SHORT * DOMINANCE ** min(4, ranks[priority]))
         self.counts, self.ceilings, self.rates = [], [], []
         for m, model in enumerate(space.models):
             short = self.solver.NumVar(0, infinity, "")

@@ -254,7 +254,7 @@ class _Passes:
         space = self.space
         gpus = set(draw.sample(range(len(space.gpus)), max(NEIGHBOURS, int(len(space.gpus) * DIVED))))
         kept = frozenset(i for i in self.best.chosen if not gpus.issuperset(space.candidates[i].gpus))
-        found = dived(space, self.limits, kept, self.budget.spend)
+        found = dived(space, self.limits, kept, self.budget.spend, unmet(space, self.best.chosen))
         if worth(space, found)[:3] < worth(space, self.best)[:3]:
             self.best = found
             value = served(space, found)

@@ -80,20 +80,24 @@ class _Program:
     def _duals_by(self, method: str, objective: dict[int, int]) -> list[float] | None:
         solver = pywraplp.Solver.CreateSolver("GLOP")
         solver.SetSolverSpecificParametersAsString(method)
-        columns = [solver.NumVar(0, upper, "") for upper in self.upper]
+        # Each column in parts of its upper bound, each row in parts of its largest factor: numbers of one size.
+        columns = [solver.NumVar(0, 1, "") for _upper in self.upper]
         rows = []
-        scales = [max(1, *map(abs, terms.values())) if terms else 1 for terms, _most in self.rows]
-        for (terms, most), scale in zip(self.rows, scales, strict=True):
+        scales = []
+        for terms, most in self.rows:
+            scale = max((abs(factor) * self.upper[column] for column, factor in terms.items()), default=0) or 1
             row = solver.Constraint(-solver.infinity(), most / scale)
             for column, factor in terms.items():
-                row.SetCoefficient(columns[column], factor / scale)
+                row.SetCoefficient(columns[column], factor * self.upper[column] / scale)
             rows.append(row)
+            scales.append(scale)
+        whole = max(abs(factor) * self.upper[column] for column, factor in objective.items()) or 1
         for column, factor in objective.items():
-            solver.Objective().SetCoefficient(columns[column], factor)
+            solver.Objective().SetCoefficient(columns[column], factor * self.upper[column] / whole)
         solver.Objective().SetMaximization()
         if solver.Solve() != pywraplp.Solver.OPTIMAL:
             return None
-        return [row.dual_value() / scale for row, scale in zip(rows, scales, strict=True)]
+        return [row.dual_value() * whole / scale for row, scale in zip(rows, scales, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)

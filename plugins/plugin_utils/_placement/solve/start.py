@@ -14,10 +14,10 @@ import typing as t
 from .dive import dive
 from .incumbent import greedy
 from .sharing import divide
-from .space import worth
+from .space import unmet, worth
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from .space import Limits, Solution, Space
 
@@ -30,11 +30,20 @@ def start(space: Space, limits: Limits, kept: frozenset[int], spend: Callable[[i
     found = [greedy(space, limits, kept)]
     if len(space.gpus) > SMALL:
         found.append(dived(space, limits, kept, spend))
+        missing = unmet(space, found[-1].chosen)
+        if any(missing):
+            found.append(dived(space, limits, kept, spend, missing))
     best = min(found, key=lambda solution: worth(space, solution))
     return min(best, divide(space, best.chosen), key=lambda solution: worth(space, solution))
 
 
-def dived(space: Space, limits: Limits, kept: Iterable[int], spend: Callable[[int], bool]) -> Solution:
+def dived(
+    space: Space,
+    limits: Limits,
+    kept: Iterable[int],
+    spend: Callable[[int], bool],
+    missing: Sequence[int] | None = None,
+) -> Solution:
     """Return what patterns make of the room beside the ``kept`` candidates, and greedy ones of what these leave."""
-    state = dive(space, limits, kept, spend)
+    state = dive(space, limits, kept, spend, missing)
     return divide(space, greedy(space, limits, frozenset(state.chosen)).chosen)
