@@ -5,7 +5,7 @@
 # This module is private to the collection: it may change
 # without notice between releases.
 
-"""The solvers of OR-Tools, which may be missing: whoever solves looks at SOLVER_ERROR first."""
+"""The solvers of OR-Tools, and NumPy that they need: they may be missing, so whoever solves looks at SOLVER_ERROR."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ try:
     from ortools.linear_solver import pywraplp
     from ortools.sat.python import cp_model
 except ImportError:
-    cp_model = np = pywraplp = None
+    cp_model = np = pywraplp = None  # type: ignore[assignment]
     SOLVER_ERROR: str | None = traceback.format_exc()
 else:
     SOLVER_ERROR = None

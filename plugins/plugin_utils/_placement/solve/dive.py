@@ -55,8 +55,11 @@ ALONE = 2.0
 DOMINANCE = 8.0
 """How many times that it costs in the next class, up to the fifth."""
 
-GAIN = 1e-7
-"""What a pattern must be worth above its price; less is rounding."""
+OPEN = 1e-3
+"""What new patterns could add to the program at most for it to be done, where all that is served is worth one."""
+
+EXACT = 1e-4
+"""The same where the prices are for a bound."""
 
 
 @dataclass
@@ -76,7 +79,7 @@ class _Pattern:
     busy: int | None
 
 
-PartKey = t.Tuple[int, int, int, int]
+PartKey = tuple[int, int, int, int]
 """What some splits take of some GPUs: model, first GPU of the class, MiB, load per mille."""
 
 
@@ -92,11 +95,11 @@ class Prices:
     parts: Mapping[PartKey, tuple[float, float]]
 
 
-def prices(
-    space: Space, limits: Limits, spend: Callable[[int], bool], unmet: Sequence[int] | None = None
-) -> Prices:
+def prices(space: Space, limits: Limits, spend: Callable[[int], bool], unmet: Sequence[int] | None = None) -> Prices:
     """Return what all is worth on the empty fleet, with splits, and just so many minimum replicas missing by class."""
-    return _Dive(space, limits, (), spend, unmet=unmet, splits=True).converge()
+    program = _Dive(space, limits, (), spend, unmet=unmet, splits=True)
+    program.converge(gap=EXACT)
+    return program.master.prices()
 
 
 def dive(
@@ -143,14 +146,13 @@ class _Dive:
         if splits:
             self.master.add_splits()
 
-    def converge(self) -> Prices:
-        """Price patterns until none is worth more than it costs."""
+    def converge(self, rounds: int = FIRST_ROUNDS, gap: float = OPEN) -> None:
+        """Price patterns until new ones could add no more than the gap."""
         self.master.solve()
-        for _round in range(FIRST_ROUNDS):
-            if not self._price():
+        for _round in range(rounds):
+            if self._price() <= gap:
                 break
             self.master.solve()
-        return self.master.prices()
 
     def settle_splits(self) -> frozenset[int]:
         """Take the splits that the program wants (almost) wholly, or else the one that it wants most."""
@@ -167,29 +169,31 @@ class _Dive:
     def run(self) -> State:
         rounds = FIRST_ROUNDS
         while any(of.gpus for of in self.classes):
-            wanted = self.master.solve()
-            for _round in range(rounds):
-                if not self._price():
-                    break
-                wanted = self.master.solve()
-            if not self._settle(wanted):
+            self.converge(rounds)
+            if not self._settle(self.master.wanted()):
                 break
             rounds = ROUNDS
         return self.state
 
-    def _price(self) -> bool:
-        """Add the pattern of each class that is worth the most, if that is above its price; tell whether any was."""
+    def _price(self) -> float:
+        """Add the pattern of each class that is worth the most, if that is above its price; return what all add."""
         found = []
+        gap = 0.0
         for kind, of in enumerate(self.classes):
             if of.gpus:
                 items = self.master.items(kind)
                 worth, models, busy = fill(items, of.room)
                 if not self.spend(len(items)):
-                    return False
-                if worth > self.master.price(kind) + GAIN:
+                    return 0.0
+                above = worth - self.master.price(kind)
+                if above > 0:
+                    gap += above * len(of.gpus)
                     found.append(_Pattern(kind, models, busy))
-        # Prices are gone once the program has changed.
-        return any([self.master.add(pattern) for pattern in found])
+        if gap > 0:
+            # Prices are gone once the program has changed.
+            new = [self.master.add(pattern) for pattern in found]
+            return gap if any(new) else 0.0
+        return 0.0
 
     def _settle(self, wanted: Sequence[tuple[float, _Pattern]]) -> bool:
         """Give GPUs the patterns that are wanted wholly, or else those wanted most; tell whether there were any."""
@@ -245,14 +249,17 @@ def _classes(space: Space, state: State, single: Sequence[dict[int, int]]) -> li
 class _Master:
     """The program over patterns: what is served less what is missing; all that could be served is worth one."""
 
-    def __init__(
-        self, space: Space, state: State, classes: Sequence[_Class], unmet: Sequence[int] | None
-    ) -> None:
+    def __init__(self, space: Space, state: State, classes: Sequence[_Class], unmet: Sequence[int] | None) -> None:
         self.space = space
         self.state = state
         self.classes = classes
         self.solver = pywraplp.Solver.CreateSolver("GLOP")
         self.patterns: dict[_Pattern, t.Any] = {}
+        self.sold: list[tuple[float, float]] = []
+        self.extra: dict[tuple[int, int], float] = {}
+        self.price_of: list[float] = []
+        self.values: dict[_Pattern, float] = {}
+        self.split_values: list[float] = []
         self.elsewhere: dict[int, set[int]] = {}
         self.parts: dict[PartKey, int] = {}
         self.splits: list[tuple[t.Any, list[int]]] = []
@@ -346,7 +353,7 @@ class _Master:
 
     def splits_wanted(self) -> list[tuple[float, list[int]]]:
         """Return splits that are alike and how many of them are wanted, the most wanted first."""
-        wanted = [(places.solution_value(), members) for places, members in self.splits]
+        wanted = [(n, members) for n, (_places, members) in zip(self.split_values, self.splits, strict=True)]
         return sorted((pair for pair in wanted if pair[0] > 1e-6), key=lambda pair: (-pair[0], pair[1]))
 
     def _part(self, part: PartKey, kind: int) -> int:
@@ -423,12 +430,30 @@ class _Master:
             self.rates[pattern.busy].SetCoefficient(column, -top / self.demands[pattern.busy])
         return True
 
-    def solve(self) -> list[tuple[float, _Pattern]]:
-        """Return the patterns that are wanted, the most wanted first."""
+    def solve(self) -> None:
+        """Solve the program, and take its prices."""
         if self.solver.Solve() != pywraplp.Solver.OPTIMAL:
-            return []
-        wanted = [(column.solution_value(), pattern) for pattern, column in self.patterns.items()]
-        found = [pair for pair in wanted if pair[0] > 1e-6 and self.classes[pair[1].kind].gpus]
+            # Nothing is known to be worth anything, nothing is wanted: what is settled stays.
+            self.sold = [(0.0, 0.0)] * len(self.counts)
+            self.price_of = [0.0] * len(self.sizes)
+            self.values = {}
+            self.split_values = [0.0] * len(self.splits)
+            return
+        self.sold = [
+            (count.dual_value() + ceiling.dual_value(), rate.dual_value() / demand)
+            for count, ceiling, rate, demand in zip(self.counts, self.ceilings, self.rates, self.demands, strict=True)
+        ]
+        self.extra = {key: row.dual_value() for key, row in self.spread.items()}
+        for m, row in self.apart.items():
+            for kind in self.elsewhere.get(m, ()):
+                self.extra[kind, m] = self.extra.get((kind, m), 0.0) + row.dual_value()
+        self.price_of = [row.dual_value() for row in self.sizes]
+        self.values = {pattern: column.solution_value() for pattern, column in self.patterns.items()}
+        self.split_values = [places.solution_value() for places, _members in self.splits]
+
+    def wanted(self) -> list[tuple[float, _Pattern]]:
+        """Return the patterns that are wanted, the most wanted first."""
+        found = [(n, pattern) for pattern, n in self.values.items() if n > 1e-6 and self.classes[pattern.kind].gpus]
         return sorted(found, key=lambda pair: (-pair[0], pair[1].kind, pair[1].models, pair[1].busy or 0))
 
     def prices(self) -> Prices:
@@ -444,7 +469,7 @@ class _Master:
         )
 
     def price(self, kind: int) -> float:
-        return float(self.sizes[kind].dual_value())
+        return self.price_of[kind]
 
     def items(self, kind: int) -> list[Item]:
         """Return what each model is worth on a GPU of the class."""
@@ -456,12 +481,7 @@ class _Master:
         return found
 
     def _held(self, kind: int, m: int) -> float:
-        held = -self.counts[m].dual_value() - self.ceilings[m].dual_value()
-        if (kind, m) in self.spread:
-            held -= self.spread[kind, m].dual_value()
-        if kind in self.elsewhere.get(m, ()):
-            held -= self.apart[m].dual_value()
-        return float(held)
+        return -self.sold[m][0] - self.extra.get((kind, m), 0.0)
 
     def _busy(self, kind: int, m: int) -> float:
-        return float(self.rates[m].dual_value() * self.classes[kind].models[m][1] / self.demands[m])
+        return self.sold[m][1] * self.classes[kind].models[m][1]

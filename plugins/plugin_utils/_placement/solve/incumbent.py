@@ -167,9 +167,7 @@ def _attempt(
                 gpus = set(space.candidates[best].gpus)
                 spread = space.models[m].constraints.spread in ("node", "domain")
                 fitting = [
-                    i
-                    for i in fitting
-                    if gpus.isdisjoint(space.candidates[i].gpus) and (not spread or state.fits(i))
+                    i for i in fitting if gpus.isdisjoint(space.candidates[i].gpus) and (not spread or state.fits(i))
                 ]
     return state
 

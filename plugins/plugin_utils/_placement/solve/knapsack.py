@@ -17,7 +17,7 @@ from ._cp_sat import np
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
-CELLS = 3000
+CELLS = 1500
 """The room is counted in so many cells at most where rounding does no harm."""
 
 
@@ -39,8 +39,8 @@ class Table:
 
     def __init__(self, cells: int, kind: type) -> None:
         self.cells = cells
-        self.idle = np.zeros(self.cells + 1, dtype=kind)
-        self.busy = np.full(self.cells + 1, -1, dtype=kind)
+        self.idle: t.Any = np.zeros(self.cells + 1, dtype=kind)
+        self.busy: t.Any = np.full(self.cells + 1, -1, dtype=kind)
 
     def add(self, size: int, held: float, busy: float) -> tuple[t.Any, t.Any, t.Any]:
         """Offer one more item; return where it is taken without the time and with it, and where it gets the time."""

@@ -91,7 +91,7 @@ class _Program:
                 row.SetCoefficient(columns[column], factor * self.upper[column] / scale)
             rows.append(row)
             scales.append(scale)
-        whole = max(abs(factor) * self.upper[column] for column, factor in objective.items()) or 1
+        whole = max((abs(factor) * self.upper[column] for column, factor in objective.items()), default=0) or 1
         for column, factor in objective.items():
             solver.Objective().SetCoefficient(columns[column], factor * self.upper[column] / whole)
         solver.Objective().SetMaximization()
@@ -147,8 +147,8 @@ class Relaxation:
             table = Table(self.space.gpus[kind].offer_mib, int)
             terms: Counter[int] = Counter()
             offered = set()
-            for part, (held, busy) in zip(parts, worths, strict=True):
-                held, busy = int(WORTH * held / most), max(0, int(WORTH * busy / most))
+            for part, worth in zip(parts, worths, strict=True):
+                held, busy = int(WORTH * worth[0] / most), max(0, int(WORTH * worth[1] / most))
                 terms[part.places] += held
                 terms[part.shares] += busy * part.load // FRACTION
                 what = (part.model, part.mib, part.load)
@@ -185,7 +185,8 @@ class Relaxation:
                 alike.add(candidate.node)
             else:
                 alike.add(space.domains[candidate.node] if spread == "domain" else candidate.gpus)
-        self.size, self.parts = size, {kind: [] for kind in size}
+        self.size = size
+        self.parts: dict[int, list[_Part]] = {kind: [] for kind in size}
         memory: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
         time: defaultdict[int, Counter[int]] = defaultdict(Counter)
         served: list[dict[int, int]] = [{column: 1} for column in self.rate]

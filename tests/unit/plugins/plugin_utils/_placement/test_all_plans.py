@@ -19,6 +19,7 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model i
 )
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.serialize import plan_to_dict
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve import solve
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.dive import prices
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.relaxation import Relaxation
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.space import Limits, build
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.waves import transition
@@ -75,17 +76,22 @@ def sound(objective: Objective, truth: float, *, tolerance: float = 0) -> None:
 
 
 @settings(max_examples=settings.default.max_examples // 2)
-@given(larger_problems())
-def test_the_relaxation_is_never_below_the_truth(case: Problem) -> None:
+@given(larger_problems(), st.booleans())
+def test_the_relaxation_is_never_below_the_truth(case: Problem, priced: bool) -> None:
     """Asked of small fleets, too, which it is not meant for."""
     space = build(case, ())
-    relaxation = Relaxation(space, Limits(tuple(model.replicas_max for model in space.models)))
+    limits = Limits(tuple(model.replicas_max for model in space.models))
+    relaxation = Relaxation(space, limits)
     truth = Truth(case)
     unmet, weak = truth.first_two()
+    if priced:
+        relaxation.value(prices(space, limits, lambda _items: True))
     for priority, missing in zip(space.classes, unmet, strict=True):
         assert relaxation.unmet(priority) <= missing
         relaxation.keep(priority, missing)
     assert relaxation.weak() >= weak
+    if priced:
+        relaxation.value(prices(space, limits, lambda _items: True, unmet))
     service = -truth.least(-1 * truth.served)
     assert relaxation.served() >= service - resolution(case)
 
