@@ -63,6 +63,7 @@ def test_a_change_is_said_as_it_is_done(check: Callable[..., Path]) -> None:
     }
 
 
+@only_long
 def test_no_change_is_said_where_none_is_done(check: Callable[..., Path]) -> None:
     """Not a task changes. That the real run does nothing then is seen where a second site is run."""
     before = truth.states()

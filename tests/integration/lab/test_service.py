@@ -15,7 +15,7 @@ import check_truth
 import ollama
 import openai
 import pytest
-from lab_hosts import API, PLAN_FILE, Host, Statistics, playbook
+from lab_hosts import API, PLAN_FILE, Host, Statistics, only_long, playbook
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,8 @@ def test_replicas_listen_for_the_frontends_only(hosts: dict[str, Host], plan: di
     assert not [address for address in listening if address.startswith(("0.0.0.0:115", "*:115", "[::]:115"))]
 
 
+# Molecule's second run is the short form.
+@only_long
 def test_a_second_site_changes_nothing_though_foreign_vram_moved(gpu_hosts: list[Host], statistics: Statistics) -> None:
     """300 MiB more of foreign use on every GPU, and then less again: same plan, byte for byte; nothing changes."""
     before = (PLAN_FILE.read_bytes(), PLAN_FILE.stat().st_mtime_ns)
