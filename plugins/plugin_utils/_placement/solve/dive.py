@@ -31,11 +31,16 @@ if t.TYPE_CHECKING:
 
     from .space import Limits, Space
 
-FIRST_ROUNDS = 80
-"""Rounds of pricing before the first pattern is settled, at most."""
 
-ROUNDS = 6
-"""Rounds of pricing between two settlements, at most."""
+class Effort(t.NamedTuple):
+    """Rounds of pricing at most: before the first pattern is settled, and between two settlements."""
+
+    first: int
+    between: int
+
+
+HASTY = Effort(8, 1)
+THOROUGH = Effort(80, 6)
 
 SETTLED = 0.04
 """Part of the open GPUs that is settled in a step when the program wants no pattern wholly."""
@@ -98,7 +103,7 @@ class Prices:
 def prices(space: Space, limits: Limits, spend: Callable[[int], bool], unmet: Sequence[int] | None = None) -> Prices:
     """Return what all is worth on the empty fleet, with splits, and just so many minimum replicas missing by class."""
     program = _Dive(space, limits, (), spend, unmet=unmet, splits=True)
-    program.converge(gap=EXACT)
+    program.converge(THOROUGH.first, gap=EXACT)
     return program.master.prices()
 
 
@@ -107,7 +112,9 @@ def dive(
     limits: Limits,
     given: Iterable[int],
     spend: Callable[[int], bool],
+    *,
     unmet: Sequence[int] | None = None,
+    effort: Effort = THOROUGH,
 ) -> State:
     """Return a placement that has the given candidates and is completed by patterns.
 
@@ -118,12 +125,12 @@ def dive(
     if any(len(candidate.gpus) > 1 and not candidate.running for candidate in space.candidates):
         for _step in range(SPLIT_STEPS):
             program = _Dive(space, limits, chosen, spend, unmet=unmet, splits=True)
-            program.converge()
+            program.converge(effort.first)
             more = program.settle_splits()
             if not more:
                 break
             chosen |= more
-    return _Dive(space, limits, chosen, spend, unmet=unmet).run()
+    return _Dive(space, limits, chosen, spend, unmet=unmet).run(effort)
 
 
 class _Dive:
@@ -146,11 +153,12 @@ class _Dive:
         if splits:
             self.master.add_splits()
 
-    def converge(self, rounds: int = FIRST_ROUNDS, gap: float = OPEN) -> None:
+    def converge(self, rounds: int, gap: float = OPEN) -> None:
         """Price patterns until new ones could add no more than the gap."""
         self.master.solve()
-        for _round in range(rounds):
-            if self._price() <= gap:
+        for done in range(rounds):
+            # What is hasty is done also when the time is over, for a placement is wanted.
+            if (done >= HASTY.first and not self.spend(0)) or self._price() <= gap:
                 break
             self.master.solve()
 
@@ -166,13 +174,13 @@ class _Dive:
                     self.state.take(min(fitting, key=lambda i: (self.state.new_node(i), i)))
         return frozenset(self.state.chosen) - before
 
-    def run(self) -> State:
-        rounds = FIRST_ROUNDS
+    def run(self, effort: Effort) -> State:
+        rounds = effort.first
         while any(of.gpus for of in self.classes):
             self.converge(rounds)
             if not self._settle(self.master.wanted()):
                 break
-            rounds = ROUNDS
+            rounds = effort.between
         return self.state
 
     def _price(self) -> float:
@@ -183,8 +191,7 @@ class _Dive:
             if of.gpus:
                 items = self.master.items(kind)
                 worth, models, busy = fill(items, of.room)
-                if not self.spend(len(items)):
-                    return 0.0
+                self.spend(len(items))
                 above = worth - self.master.price(kind)
                 if above > 0:
                     gap += above * len(of.gpus)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import typing as t
 
-from .space import LOAD, SLOTS, Limits, Solution, Space, worth
+from .space import LOAD, SLOTS, Limits, Solution, Space, unmet, weak, worth
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -86,6 +86,8 @@ def _first(_state: State, i: int) -> tuple[int, ...]:
     return (i,)
 
 
+COMPLETED = 4
+
 PLACES: tuple[tuple[Order, bool], ...] = (
     (_tightest, True),
     (_tightest, False),
@@ -109,10 +111,24 @@ def minimums(space: Space, limits: Limits, start: frozenset[int]) -> Iterator[fr
     return (frozenset(state.chosen) for state in _attempts(space, limits, start))
 
 
-def greedy(space: Space, limits: Limits, start: frozenset[int]) -> Solution:
-    """Return the best of the greedy placements, with what serves more beyond the minimums."""
-    found = []
+def greedy(
+    space: Space, limits: Limits, start: frozenset[int], enough: tuple[tuple[int, ...], int] | None = None
+) -> Solution:
+    """Return the best of the greedy placements, with what serves more beyond the minimums.
+
+    No other one is looked for when one reaches ``enough``: unmet minimums by class and models that survive. No more
+    than COMPLETED of those that are alike in minimums and survival are completed and compared by what they
+    serve.
+    """
+    states = []
     for state in _attempts(space, limits, start):
+        chosen = frozenset(state.chosen)
+        states.append(((unmet(space, chosen), -weak(space, chosen)), state))
+        if enough is not None and states[-1][0] == (enough[0], -enough[1]):
+            break
+    best = min(reached for reached, _state in states)
+    found = []
+    for state in [state for reached, state in states if reached == best][:COMPLETED]:
         slots = _share_time(state, {})
         _add_extras(state, slots)
         found.append(Solution(frozenset(state.chosen), slots))
@@ -159,17 +175,23 @@ def _attempt(
     for priority in space.classes:
         members = [m for m, model in enumerate(space.models) if model.priority == priority]
         for m in sorted(members, key=lambda m: models(space, m)):
-            # A replica changes nothing for the next one of its model but that some places are no longer free.
-            fitting = sorted((i for i in space.by_model[m] if state.fits(i)), key=lambda i: places(state, i))
-            while fitting and len(state.nodes[m]) < space.models[m].replicas_min:
-                best = min(fitting, key=state.new_node) if apart and len(state.nodes[m]) == 1 else fitting[0]
-                state.take(best)
-                gpus = set(space.candidates[best].gpus)
-                spread = space.models[m].constraints.spread in ("node", "domain")
-                fitting = [
-                    i for i in fitting if gpus.isdisjoint(space.candidates[i].gpus) and (not spread or state.fits(i))
-                ]
+            wanted = space.models[m].replicas_min
+            # Of what the order depends on, a replica changes nothing at the places that are left for its model.
+            order = sorted(space.by_model[m], key=lambda i: places(state, i))
+            if apart and len(state.nodes[m]) < wanted:
+                _take_first(state, order, wanted=1)
+                _take_first(state, (i for i in order if not state.new_node(i)), wanted=min(2, wanted))
+            _take_first(state, order, wanted=wanted)
     return state
+
+
+def _take_first(state: State, order: Iterable[int], wanted: int) -> None:
+    """Take the first candidates of one model that fit until so many are there."""
+    for i in order:
+        if len(state.nodes[state.space.candidates[i].model]) >= wanted:
+            break
+        if state.fits(i):
+            state.take(i)
 
 
 def share_time(space: Space, chosen: frozenset[int], given: Mapping[int, int] | None = None) -> dict[int, int]:

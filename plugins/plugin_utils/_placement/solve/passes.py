@@ -23,7 +23,7 @@ from .region import Region
 from .relaxation import Relaxation
 from .sharing import divide
 from .space import Limits, Solution, Space, churn, served, unmet, weak, worth
-from .start import dived
+from .start import SMALL, dived, simple_bounds
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,7 +52,7 @@ NEIGHBOURHOOD_SECONDS = 0.2
 SET_UP = 40e-6
 """Deterministic seconds that a solve is charged for each variable: loading and presolve, which are not all counted."""
 
-PRICING = 40e-6
+PRICING = 25e-6
 """Deterministic seconds that are charged for each model that a GPU is priced for, the master program included."""
 
 WHOLE = 300
@@ -120,20 +120,6 @@ class Outcome:
     objectives: tuple[Objective, ...]
 
 
-def simple_bounds(space: Space, limits: Limits) -> tuple[tuple[int, ...], int, int]:
-    """Return bounds that need no solver: unmet minimums by class, weak N-1 models, served."""
-    missing = dict.fromkeys(space.classes, 0)
-    survivors = 0
-    most = 0
-    for m, model in enumerate(space.models):
-        if model.replicas_min > 0:
-            missing[model.priority] += max(0, model.replicas_min - space.holds(m))
-        nodes = {space.candidates[i].node for i in space.by_model[m]}
-        survivors += model.replicas_min >= 2 and len(nodes) >= 2 and limits.ceilings[m] >= 2
-        most += model.weight * space.demand(m, limits.ceilings[m])
-    return tuple(missing[priority] for priority in space.classes), survivors, most
-
-
 def improve(space: Space, limits: Limits, incumbent: Solution, budget: Budget, goal: int = 0) -> Outcome:
     """Run all passes from the incumbent; the outcome is never worse than it.
 
@@ -152,8 +138,7 @@ class _Passes:
         self.bounds = simple_bounds(space, limits)
         relaxable = len(space.gpus) >= RELAXED and not space.running and goal == 0
         self.relaxation = Relaxation(space, limits) if relaxable else None
-        if self.relaxation is not None and any(unmet(space, incumbent.chosen)):
-            self.relaxation.value(prices(space, limits, budget.spend))
+        self.priced = False
         self.cp: Formulation | None = None
         self.objectives: list[Objective] = []
         self.reached: Objective
@@ -164,10 +149,24 @@ class _Passes:
             value = unmet(space, self.best.chosen)[position]
             self._minimise("unmet_minimum", value, self.bounds[0][position], 0.4, priority=priority)
         self._maximise("weak_n1", weak(space, self.best.chosen), self.bounds[1], 0.3)
-        self.best = max(self.best, divide(space, self.best.chosen), key=lambda solution: served(space, solution))
+        self._prepare()
         self._maximise("served", served(space, self.best), self.bounds[2], 0.8)
         self._minimise("churn_mib", churn(space, self.best.chosen), 0, 1.0)
         return Outcome(self.best, tuple(self.objectives))
+
+    def _prepare(self) -> None:
+        """Start the pass of what is served from the best division of time, and from patterns for all of the fleet."""
+        space = self.space
+        found = [self.best, divide(space, self.best.chosen)]
+        if self._free and len(space.gpus) > SMALL:
+            missing = unmet(space, self.best.chosen)
+            found.append(dived(space, self.limits, (), self.budget.spend, missing=missing))
+        self.best = min(found, key=lambda solution: worth(space, solution))
+
+    @property
+    def _free(self) -> bool:
+        """Whether nothing runs that would have to be moved."""
+        return not self.space.running
 
     def _minimise(self, name: str, value: int, bound: int, part: float, priority: int | None = None) -> None:
         self._pass(name, value, bound, part, sign=1, priority=priority)
@@ -178,7 +177,8 @@ class _Passes:
     def _pass(self, name: str, value: int, bound: int, part: float, *, sign: int, priority: int | None) -> None:
         self.reached = Objective(name, value, bound, value == bound, priority)
         self.budget.tell(self.reached)
-        bound = self._relaxed(name, priority, bound)
+        if value != bound:
+            bound = self._relaxed(name, priority, bound)
         if value != bound and len(self.space.candidates) <= (WHOLE if name == "served" else TOO_BIG):
             cp = self._formulation()
             cp.model.minimize(sign * cp.objective(name, priority))
@@ -206,13 +206,24 @@ class _Passes:
         if self.relaxation is None:
             return bound
         if name == "unmet_minimum" and priority is not None:
-            return max(bound, self.relaxation.unmet(priority))
+            return max(bound, self._relaxed_unmet(self.relaxation, priority))
         if name == "weak_n1":
             return min(bound, self.relaxation.weak())
         if name != "served":
             return bound
         self.relaxation.value(prices(self.space, self.limits, self.budget.spend, unmet(self.space, self.best.chosen)))
         return min(bound, self.relaxation.served())
+
+    def _relaxed_unmet(self, relaxation: Relaxation, priority: int) -> int:
+        """Return how many are missing at least; prices are asked for only where that tells something."""
+        position = self.space.classes.index(priority)
+        value = unmet(self.space, self.best.chosen)[position]
+        bound = relaxation.unmet(priority)
+        if bound < value and not self.priced:
+            self.priced = True
+            relaxation.value(prices(self.space, self.limits, self.budget.spend))
+            bound = max(bound, relaxation.unmet(priority))
+        return bound
 
     def _whole(self, cp: Formulation, value: int, bound: int, sign: int, part: float) -> tuple[int, int]:
         """Solve for all places at once; return the value reached and the bound."""
@@ -234,9 +245,8 @@ class _Passes:
     def _regions(self, name: str, priority: int | None, value: int, bound: int, sign: int) -> int:
         """Place the replicas of some GPUs anew at a time, each time in a model of these alone, or by patterns."""
         draw = random.Random(self.budget.seed)
-        free = name == "served" and not self.space.running
         while value != bound and self.budget.left > 0:
-            if free and draw.random() < DIVES:
+            if name == "served" and self._free and draw.random() < DIVES:
                 value = self._dive_again(draw, value)
                 continue
             region = Region(self.space, self.limits, self.best, self._neighbours(draw, REGION))
@@ -254,7 +264,7 @@ class _Passes:
         space = self.space
         gpus = set(draw.sample(range(len(space.gpus)), max(NEIGHBOURS, int(len(space.gpus) * DIVED))))
         kept = frozenset(i for i in self.best.chosen if not gpus.issuperset(space.candidates[i].gpus))
-        found = dived(space, self.limits, kept, self.budget.spend, unmet(space, self.best.chosen))
+        found = dived(space, self.limits, kept, self.budget.spend, missing=unmet(space, self.best.chosen))
         if worth(space, found)[:3] < worth(space, self.best)[:3]:
             self.best = found
             value = served(space, found)

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import typing as t
 
-from .dive import dive
+from .dive import HASTY, THOROUGH, dive
 from .incumbent import greedy
 from .sharing import divide
-from .space import unmet, worth
+from .space import unmet, weak, worth
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from .dive import Effort
     from .space import Limits, Solution, Space
 
 SMALL = 8
@@ -26,14 +27,16 @@ SMALL = 8
 
 
 def start(space: Space, limits: Limits, kept: frozenset[int], spend: Callable[[int], bool]) -> Solution:
-    """Return a placement that has the ``kept`` candidates and is no worse than any greedy one."""
-    found = [greedy(space, limits, kept)]
-    if len(space.gpus) > SMALL:
-        found.append(dived(space, limits, kept, spend))
-        missing = unmet(space, found[-1].chosen)
-        if any(missing):
-            found.append(dived(space, limits, kept, spend, missing))
-    best = min(found, key=lambda solution: worth(space, solution))
+    """Return a placement that has the ``kept`` candidates and is no worse than any greedy one.
+
+    Greedy ones often meet all minimums that can be met. Where they do not, patterns are asked, in a hurry first.
+    """
+    enough = simple_bounds(space, limits)[:2]
+    best = greedy(space, limits, kept, enough)
+    for effort in (HASTY, THOROUGH) if len(space.gpus) > SMALL else ():
+        if (unmet(space, best.chosen), weak(space, best.chosen)) == enough:
+            break
+        best = min(best, dived(space, limits, kept, spend, effort=effort), key=lambda solution: worth(space, solution))
     return min(best, divide(space, best.chosen), key=lambda solution: worth(space, solution))
 
 
@@ -42,8 +45,25 @@ def dived(
     limits: Limits,
     kept: Iterable[int],
     spend: Callable[[int], bool],
+    *,
     missing: Sequence[int] | None = None,
+    effort: Effort = THOROUGH,
 ) -> Solution:
     """Return what patterns make of the room beside the ``kept`` candidates, and greedy ones of what these leave."""
-    state = dive(space, limits, kept, spend, missing)
-    return divide(space, greedy(space, limits, frozenset(state.chosen)).chosen)
+    state = dive(space, limits, kept, spend, unmet=missing, effort=effort)
+    chosen = frozenset(state.chosen)
+    return divide(space, greedy(space, limits, chosen, (unmet(space, chosen), weak(space, chosen))).chosen)
+
+
+def simple_bounds(space: Space, limits: Limits) -> tuple[tuple[int, ...], int, int]:
+    """Return bounds that need no solver: unmet minimums by class, weak N-1 models, served."""
+    missing = dict.fromkeys(space.classes, 0)
+    survivors = 0
+    most = 0
+    for m, model in enumerate(space.models):
+        if model.replicas_min > 0:
+            missing[model.priority] += max(0, model.replicas_min - space.holds(m))
+        nodes = {space.candidates[i].node for i in space.by_model[m]}
+        survivors += model.replicas_min >= 2 and len(nodes) >= 2 and limits.ceilings[m] >= 2
+        most += model.weight * space.demand(m, limits.ceilings[m])
+    return tuple(missing[priority] for priority in space.classes), survivors, most
