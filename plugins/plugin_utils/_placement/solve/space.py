@@ -20,7 +20,7 @@ from functools import cached_property
 
 from ....module_utils._speed import milli_tokens_per_second
 from ..rules import eligible_gpus, gpu_order
-from ..shapes import Shape, as_it_runs, fitting
+from ..shapes import Shape, as_it_runs, fitting, splits
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -73,6 +73,8 @@ class Space:
     candidates: tuple[Candidate, ...]
     by_model: tuple[tuple[int, ...], ...]
     by_gpu: tuple[tuple[int, ...], ...]
+    eligible: tuple[tuple[Gpu, ...], ...] = ()
+    """For each model the GPUs that its constraints allow, whether they have the room or not."""
 
     @cached_property
     def running(self) -> tuple[int, ...]:
@@ -98,6 +100,16 @@ class Space:
         most = sum(tops[:ceiling])
         wanted = self.models[model].demand
         return most if wanted is None else min(wanted, most)
+
+    def splits(self, model: int) -> list[Candidate]:
+        """Return the splits of the model that fit the empty fleet, also where a whole one would fit somewhere."""
+        position = {gpu.key: i for i, gpu in enumerate(self.gpus)}
+        wish = self.models[model]
+        return [
+            Candidate(model, tuple(position[gpu.key] for gpu in shape.gpus), shape)
+            for shape in splits(wish, self.eligible[model])
+            if shape.fits and shape.speed >= wish.min_speed
+        ]
 
     def holds(self, model: int) -> int:
         """Return how many replicas of the model the empty fleet could hold, at most: an upper bound."""
@@ -127,19 +139,16 @@ class Solution:
     slots: Mapping[int, int] = field(default_factory=dict)
 
 
-def build(problem: Problem, running: Iterable[Replica], models: Iterable[str] | None = None) -> Space:
-    """Enumerate the candidates: what is there (valid together, see ``running.standing``) and what could start.
-
-    ``models`` limits the new candidates to those models.
-    """
+def build(problem: Problem, running: Iterable[Replica]) -> Space:
+    """Enumerate the candidates: what is there (valid together, see ``running.standing``) and what could start."""
     ordered = tuple(sorted(problem.models, key=lambda model: (-model.priority, model.name)))
     gpus = tuple(sorted(problem.gpus, key=gpu_order))
     position = {gpu.key: i for i, gpu in enumerate(gpus)}
-    wanted = None if models is None else set(models)
     by_name: dict[str, list[Replica]] = {}
     for replica in sorted(running, key=lambda r: (len(r.id), r.id)):
         by_name.setdefault(replica.model, []).append(replica)
     candidates: list[Candidate] = []
+    eligible = []
     by_model = []
     for m, model in enumerate(ordered):
         first = len(candidates)
@@ -150,11 +159,11 @@ def build(problem: Problem, running: Iterable[Replica], models: Iterable[str] | 
             if shape is not None:
                 candidates.append(Candidate(m, places, shape, replica))
                 taken.add((places, shape.runner))
-        if wanted is None or model.name in wanted:
-            for shape in fitting(model, eligible_gpus(problem, model)):
-                places = tuple(position[gpu.key] for gpu in shape.gpus)
-                if (places, shape.runner) not in taken:
-                    candidates.append(Candidate(m, places, shape))
+        eligible.append(tuple(eligible_gpus(problem, model)))
+        for shape in fitting(model, eligible[m]):
+            places = tuple(position[gpu.key] for gpu in shape.gpus)
+            if (places, shape.runner) not in taken:
+                candidates.append(Candidate(m, places, shape))
         by_model.append(tuple(range(first, len(candidates))))
     return Space(
         models=ordered,
@@ -163,6 +172,7 @@ def build(problem: Problem, running: Iterable[Replica], models: Iterable[str] | 
         candidates=tuple(candidates),
         by_model=tuple(by_model),
         by_gpu=_by_gpu(candidates, len(gpus)),
+        eligible=tuple(eligible),
     )
 
 
