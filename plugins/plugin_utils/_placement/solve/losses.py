@@ -55,6 +55,8 @@ class Losses:
             self.members[gpu.node].append(position)
         self.places = [_starts(space, m) for m in range(len(space.models))]
         self.least = [min((sum(mib) for _gpus, mib, _node in places), default=0) for places in self.places]
+        self.narrowest = [min((min(mib) for _gpus, mib, _node in places), default=0) for places in self.places]
+        self._heads: dict[tuple[int, str], tuple[tuple[int, int, Start], ...]] = {}
         self._without: dict[tuple[int, str], tuple[Start, ...]] = {}
 
     def starts(self, model: int, node: str) -> tuple[Start, ...]:
@@ -67,6 +69,13 @@ class Losses:
                 left = tuple(_start(place) for place in self.space.splits(model) if place.node != node)
             self._without[key] = left
         return self._without[key]
+
+    def heads(self, model: int, node: str) -> tuple[tuple[int, int, Start], ...]:
+        """Return the same places, with the first GPU and the MiB on it."""
+        key = (model, node)
+        if key not in self._heads:
+            self._heads[key] = tuple((place[0][0], place[1][0], place) for place in self.starts(model, node))
+        return self._heads[key]
 
     def survived(self, chosen: Collection[int]) -> int:
         """Return how many node losses are survived, at least."""
@@ -139,6 +148,8 @@ class Fleet:
         """Return for each model that has survivors beyond its goal how many, and all its survivors."""
         found = {}
         for model, members in enumerate(self.of_model):
+            if len(members) <= self.space.models[model].replicas_min:
+                continue
             left = sorted(i for i in members if self.space.candidates[i].node != node)
             if len(left) > self.goal(model):
                 found[model] = (len(left) - self.goal(model), left)
@@ -212,23 +223,18 @@ class _Rescue:
 
     def _roomy(self, model: int) -> Start | None:
         """Return the tightest place with room, of those on the fewest GPUs."""
-        free, shut, keys = self.free, self._shut(model), self.fleet.keys
+        free = self.free
+        # Most places are ruled out by this line, so nothing else may be slow.
+        roomy = [place for gpu, mib, place in self.fleet.losses.heads(model, self.node) if free[gpu] >= mib]
+        shut, keys = self._shut(model), self.fleet.keys
         best: Start | None = None
         fewest, least = 9, 0
-        for place in self.fleet.losses.starts(model, self.node):
+        for place in roomy:
             gpus, mib, node = place
-            left = free[gpus[0]] - mib[0]
-            count = len(gpus)
-            if left < 0 or count > fewest:
-                continue
-            if count > 1:
-                parts = [free[gpu] - part for gpu, part in zip(gpus, mib, strict=True)]
-                if min(parts) < 0:
-                    continue
-                left = sum(parts)
-            # Most places are ruled out by now, at less cost.
-            if (count < fewest or left < least) and shut.isdisjoint(keys(model, gpus, node)):
-                best, fewest, least = place, count, left
+            parts = [free[gpu] - part for gpu, part in zip(gpus, mib, strict=True)]
+            key = (len(gpus), sum(parts))
+            if (best is None or key < (fewest, least)) and min(parts) >= 0 and shut.isdisjoint(keys(model, gpus, node)):
+                best, (fewest, least) = place, key
         return best
 
     # --- stopping what is beyond a minimum ---
@@ -248,6 +254,8 @@ class _Rescue:
     def _reclaimed(self, model: int) -> Start | None:
         if self.spare is None:
             self.spare = self._find_extras()
+        if not self.spare:
+            return None
         best: tuple[tuple[int, int], Start, set[int]] | None = None
         shut = self._shut(model)
         for place in self.fleet.losses.starts(model, self.node):
