@@ -15,6 +15,7 @@ first in the next try. So what is found is proof, what is not found is none.
 from __future__ import annotations
 
 import typing as t
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -56,6 +57,8 @@ class Losses:
         self.places = [_starts(space, m) for m in range(len(space.models))]
         self.least = [min((sum(mib) for _gpus, mib, _node in places), default=0) for places in self.places]
         self.narrowest = [min((min(mib) for _gpus, mib, _node in places), default=0) for places in self.places]
+        # A count of the work that is done here, which is the same on every machine.
+        self.looks = 0
         self._heads: dict[tuple[int, str], tuple[tuple[int, int, Start], ...]] = {}
         self._without: dict[tuple[int, str], tuple[Start, ...]] = {}
 
@@ -75,12 +78,62 @@ class Losses:
         key = (model, node)
         if key not in self._heads:
             self._heads[key] = tuple((place[0][0], place[1][0], place) for place in self.starts(model, node))
-        return self._heads[key]
+        heads = self._heads[key]
+        self.looks += len(heads)
+        return heads
 
     def survived(self, chosen: Collection[int]) -> int:
         """Return how many node losses are survived, at least."""
         fleet = Fleet(self, chosen)
         return sum(not fleet.recovery(node).missing for node in self.nodes)
+
+    def most(self, unmet: int) -> int:
+        """Return how many losses any placement survives at most that misses so many minimums: what fits without a node.
+
+        For each size: a GPU holds so many replicas that are not smaller, whatever they are.
+        """
+        space = self.space
+        sizes = sorted(
+            size for m, model in enumerate(space.models) for size in [self._size(m)] * model.replicas_min if size
+        )
+        steps = sorted(set(sizes))
+        held = {node: self._held(node, steps) for node in self.nodes}
+        total = [sum(column) for column in zip(*held.values(), strict=True)]
+        wanted = [len(sizes) - bisect_left(sizes, step) - unmet for step in steps]
+        return sum(
+            all(every - here >= least for every, here, least in zip(total, held[node], wanted, strict=True))
+            and (unmet > 0 or all(self._holds(m, node) for m in range(len(space.models))))
+            for node in self.nodes
+        )
+
+    def _size(self, model: int) -> int:
+        """Return the least MiB of a replica of the model on whatever single GPU; 0 where it may be split."""
+        places, members = self.places[model], self.space.by_model[model]
+        if len({node for _gpus, _mib, node in places}) < 2 or any(len(gpus) > 1 for gpus, _mib, _node in places):
+            return 0
+        runs = [self.space.candidates[i] for i in members if self.space.candidates[i].running]
+        if any(len(candidate.gpus) > 1 for candidate in runs):
+            return 0
+        return min(*(mib[0] for _gpus, mib, _node in places), *(candidate.mib[0] for candidate in runs))
+
+    def _held(self, node: str, sizes: Iterable[int]) -> list[int]:
+        """Return for each size how many replicas the GPUs of the node hold that are not smaller, at most."""
+        space = self.space
+        rooms = [max(space.gpus[gpu].offer_mib, space.running_mib[gpu]) for gpu in self.members[node]]
+        return [sum(room // size for room in rooms) for size in sizes]
+
+    def _holds(self, model: int, node: str) -> bool:
+        """Tell whether the empty fleet could hold the minimum of the model without the node."""
+        places = [*self.starts(model, node)]
+        runs = (self.space.candidates[i] for i in self.space.by_model[model] if self.space.candidates[i].running)
+        places += [_start(candidate) for candidate in runs if candidate.node != node]
+        rules = self.space.models[model]
+        if rules.constraints.spread == "node":
+            return len({at for _gpus, _mib, at in places}) >= rules.replicas_min
+        if rules.constraints.spread == "domain":
+            return len({self.space.domains[at] for _gpus, _mib, at in places}) >= rules.replicas_min
+        fewest = min((len(gpus) for gpus, _mib, _at in places), default=1)
+        return len({gpu for gpus, _mib, _at in places for gpu in gpus}) // fewest >= rules.replicas_min
 
 
 class Fleet:

@@ -29,17 +29,17 @@ SEARCH_TRIES = 2
 
 
 def strengthen(
-    losses: Losses, limits: Limits, solution: Solution, *, floor_served: int, seed: int, steps: int
+    losses: Losses, limits: Limits, solution: Solution, *, floor_served: int, seed: int, steps: int, looks: int
 ) -> Solution:
     """Return a solution after which more node losses are survived, or the given one.
 
     It misses as many minimums of each class, survives as much weakly, and serves at least ``floor_served``. What runs
-    stays where it is. ``steps`` is the number of attempts to move something.
+    stays where it is. It ends after so many attempts to move something, or when ``losses`` has looked so often.
     """
     space = losses.space
     search = _Search(losses, core(space, solution), random.Random(seed))
     before = losses.survived(solution.chosen)
-    found = search.run(steps)
+    found = search.run(steps, looks)
     standard = (unmet(space, solution.chosen), -weak(space, solution.chosen))
     for chosen in reversed(found):
         filled = fill(space, limits, chosen, solution)
@@ -83,13 +83,13 @@ class _Search:
         self.fee = sum(sizes) // max(1, len(sizes))
         self.cost = sum(map(self._cost, self.known.values()))
 
-    def run(self, steps: int) -> list[frozenset[int]]:
+    def run(self, steps: int, looks: int) -> list[frozenset[int]]:
         """Search; return each arrangement that survived more than all before it."""
         best = self._failed()
         found = []
         history = [self.cost] * HISTORY
         for step in range(steps):
-            if not best:
+            if not best or self.losses.looks >= looks:
                 break
             moves = self._proposal()
             if not moves:

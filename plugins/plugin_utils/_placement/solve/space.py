@@ -30,6 +30,9 @@ if t.TYPE_CHECKING:
 SLOTS = 10_000
 LOAD = 1000
 
+MORE_IS_BETTER = ("weak_n1", "strong_n1", "served", "balance_mib")
+"""Of the other objectives less is better."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -225,8 +228,21 @@ def churn(space: Space, chosen: frozenset[int]) -> int:
     return sum(space.candidates[i].start_mib for i in chosen)
 
 
+def balance(space: Space, chosen: frozenset[int]) -> int:
+    """Return the least MiB left of what a GPU offers, of those that hold a replica; 0 where none does."""
+    free = [gpu.offer_mib for gpu in space.gpus]
+    used = set()
+    for i in chosen:
+        for gpu, mib in zip(space.candidates[i].gpus, space.candidates[i].mib, strict=True):
+            free[gpu] -= mib
+            used.add(gpu)
+    return max(0, min((free[gpu] for gpu in used), default=0))
+
+
 def worth(space: Space, solution: Solution) -> tuple[tuple[int, ...], int, int, int]:
-    """Return a key that is smaller the better the solution is, in the strict order of the objectives."""
+    """Return a key that is smaller the better the solution is, in the order of the objectives; but without strong N-1,
+    which takes longer to look at than all the others, and balance.
+    """
     chosen = solution.chosen
     return (unmet(space, chosen), -weak(space, chosen), -served(space, solution), churn(space, chosen))
 
