@@ -375,6 +375,6 @@ class _Passes:
     def _formulation(self) -> Formulation:
         if self.cp is None:
             self.cp = Formulation(self.space, self.limits, self.best)
-            for done in self.objectives:
+            for done in self._modelled():
                 self.cp.keep(done.name, done.priority, done.value, -1 if done.name in MORE_IS_BETTER else 1)
         return self.cp
