@@ -48,7 +48,7 @@ EXACT = 1500
 """Variables of all losses together up to which they are part of the model; beyond it they are looked at apart."""
 
 GIVEN_UP = 20
-"""Strong N-1 may cost one part in so many of the service that the bound promises: 5 %."""
+"""Strong N-1 may cost one part in so many of the most that can be served by its bound: 5 %."""
 
 STEPS = 3000
 """Attempts to move something for strong N-1, at most."""
@@ -163,6 +163,7 @@ class _Passes:
         self.losses = Losses(space)
         self.exact = size(self.losses) <= EXACT
         self.survived: int | None = None
+        self.most_served: int | None = None
         self.objectives: list[Objective] = []
         self.reached: Objective
 
@@ -207,7 +208,7 @@ class _Passes:
         self.reached = Objective(name, value, bound, value == bound, priority)
         self.budget.tell(self.reached)
         self.objectives.append(self.reached)
-        if self.cp is not None:
+        if self.cp is not None and (name, value) != ("strong_n1", 0):
             self.cp.keep(name, priority, value, sign)
         if self.relaxation is not None and name == "unmet_minimum" and priority is not None:
             self.relaxation.keep(priority, value)
@@ -217,10 +218,10 @@ class _Passes:
 
         Small fleets have the losses in the model. In others nothing that comes later is taken if fewer are survived.
         """
-        floor = self._floor()
         value = self.losses.survived(self.best.chosen)
         bound = self.losses.most(sum(unmet(self.space, self.best.chosen)))
         if value < bound:
+            floor = self._floor()
             self._strengthen(floor)
             if self.exact:
                 cp = self._formulation()
@@ -235,10 +236,10 @@ class _Passes:
         self.survived = value
 
     def _floor(self) -> int:
-        """Return what has to be served while strong N-1 grows: what is served, but no more than the bound less 5 %."""
+        """Return what has to be served while strong N-1 grows: what is served without it, less 5 % of the bound."""
         value, bound = served(self.space, self.best), self.bounds[2]
         if self.relaxation is not None:
-            bound = min(bound, self.relaxation.served())
+            bound = self._relaxed("served", None, bound)
         elif self.goal == 0 and value < bound and len(self.space.candidates) <= TOO_BIG:
             cp = self._formulation()
             cp.model.minimize(-1 * cp.objective("served", None))
@@ -246,7 +247,7 @@ class _Passes:
                 value = self._same_places(cp, value)
                 value, bound = self._whole(cp, value, bound, -1, 0.9)
         self.bounds = (*self.bounds[:2], bound)
-        return min(value, bound - bound // GIVEN_UP)
+        return max(0, value - bound // GIVEN_UP)
 
     def _strengthen(self, floor: int) -> None:
         with self.budget.capped(0.4):
@@ -298,7 +299,11 @@ class _Passes:
             return max(bound, self.relaxation.unmet(priority))
         if name == "weak_n1":
             return min(bound, self.relaxation.weak())
-        return min(bound, self.relaxation.served()) if name == "served" else bound
+        if name == "served":
+            if self.most_served is None:
+                self.most_served = self.relaxation.served()
+            return min(bound, self.most_served)
+        return bound
 
     def _same_places(self, cp: Formulation, value: int) -> int:
         """Divide the time of the places as they are: quick, and a far better start than any guess."""
@@ -370,7 +375,7 @@ class _Passes:
 
     def _modelled(self) -> list[Objective]:
         """Return what was reached before and can be asked of a model."""
-        return [done for done in self.objectives if done.name != "strong_n1" or self.survived is None]
+        return [done for done in self.objectives if done.name != "strong_n1" or (self.exact and done.value)]
 
     def _formulation(self) -> Formulation:
         if self.cp is None:

@@ -27,6 +27,10 @@ HISTORY = 40
 
 SEARCH_TRIES = 2
 
+ROUNDS = 100
+KICKS = 3
+"""Swaps at random where consolidation is stuck."""
+
 
 def strengthen(
     losses: Losses, limits: Limits, solution: Solution, *, floor_served: int, seed: int, steps: int, looks: int
@@ -81,12 +85,26 @@ class _Search:
         self.known = {node: self.fleet.recovery(node, SEARCH_TRIES) for node in losses.nodes}
         sizes = [least for least, model in zip(losses.least, self.space.models, strict=True) if model.replicas_min]
         self.fee = sum(sizes) // max(1, len(sizes))
-        self.cost = sum(map(self._cost, self.known.values()))
+        # What a node offers beyond all that is free cannot find room elsewhere, whatever lies there.
+        room = sum(self.fleet.free)
+        self.hopeless = {
+            node for node in losses.nodes if sum(self.space.gpus[gpu].offer_mib for gpu in losses.members[node]) > room
+        }
+        self.back = {
+            (candidate.model, candidate.gpus[0]): i
+            for i, candidate in enumerate(self.space.candidates)
+            if len(candidate.gpus) == 1 and not candidate.running
+        }
+        self.cost = sum(self._cost(node, found) for node, found in self.known.items())
 
     def run(self, steps: int, looks: int) -> list[frozenset[int]]:
         """Search; return each arrangement that survived more than all before it."""
         best = self._failed()
         found = []
+        self.consolidate(ROUNDS, looks)
+        if self._failed() < best:
+            best = self._failed()
+            found.append(frozenset(self.chosen))
         history = [self.cost] * HISTORY
         for step in range(steps):
             if not best or self.losses.looks >= looks:
@@ -108,8 +126,103 @@ class _Search:
     def _failed(self) -> int:
         return sum(bool(found.missing) for found in self.known.values())
 
-    def _cost(self, found: Recovery) -> int:
+    def _cost(self, node: str, found: Recovery) -> int:
+        if node in self.hopeless:
+            return 0
         return self.fee * bool(found.missing) + sum(self.losses.least[m] for m in found.missing)
+
+    # --- one large room instead of many small ones ---
+
+    def consolidate(self, rounds: int, looks: int) -> None:
+        """Move and swap replicas so that what is free lies on few and large GPUs.
+
+        Where nothing gains any more, a few are moved at random, and back if that leads nowhere.
+        """
+        best, kept, members = -1, frozenset(self.chosen), sorted(self.chosen)
+        for _round in range(rounds):
+            if self.losses.looks >= looks:
+                break
+            self._climb(members)
+            reached = sum(self._use(gpu, room) for gpu, room in enumerate(self.fleet.free))
+            if reached > best:
+                best, kept = reached, frozenset(self.chosen)
+            else:
+                self._become(kept)
+            members = []
+            for _try in range(10 * KICKS):
+                for old, new in self._swap():
+                    self._drop(old)
+                    self._take(new)
+                    members.append(new)
+                if len(members) >= 2 * KICKS:
+                    break
+            nearby = {gpu for i in members for gpu in self.space.candidates[i].gpus}
+            members = sorted(i for gpu in nearby for i in self.on_gpu[gpu])
+        self._become(kept)
+        self._look()
+
+    def _climb(self, members: list[int]) -> None:
+        while members:
+            touched: set[int] = set()
+            for i in self.draw.sample(members, len(members)):
+                if i in self.chosen and self._movable(i):
+                    moves = self._denser(i)
+                    for old, _new in moves:
+                        self._drop(old)
+                    for _old, new in moves:
+                        self._take(new)
+                    touched.update(gpu for move in moves for j in move for gpu in self.space.candidates[j].gpus)
+            members = sorted({i for gpu in touched for i in self.on_gpu[gpu]})
+
+    def _become(self, chosen: frozenset[int]) -> None:
+        for i in sorted(self.chosen - chosen):
+            self._drop(i)
+        for i in sorted(chosen - self.chosen):
+            self._take(i)
+
+    def _use(self, gpu: int, room: int) -> int:
+        """Return what so much room on the GPU is worth: more on a large one, and more in one piece."""
+        return room * (room + self.space.gpus[gpu].offer_mib)
+
+    def _denser(self, i: int) -> list[tuple[int, int]]:
+        """Return the move of the replica, or its swap with another, that gains most."""
+        candidates, free, use = self.space.candidates, self.fleet.free, self._use
+        one = candidates[i]
+        if len(one.gpus) > 1:
+            return []
+        gpu, size = one.gpus[0], one.mib[0]
+        room = free[gpu]
+        found: list[tuple[int, list[tuple[int, int]]]] = []
+        for new in self.space.by_model[one.model]:
+            other = candidates[new]
+            if len(other.gpus) > 1 or other.running or new in self.chosen:
+                continue
+            there, mib = other.gpus[0], other.mib[0]
+            left = free[there]
+            if left >= mib:
+                gain = use(gpu, room + size) - use(gpu, room) + use(there, left - mib) - use(there, left)
+                if gain > 0:
+                    found.append((gain, [(i, new)]))
+            if there == gpu:
+                continue
+            for j in self.on_gpu[there]:
+                back = self.back.get((candidates[j].model, gpu))
+                if back is None or len(candidates[j].gpus) > 1 or not self._movable(j):
+                    continue
+                here = room + size - candidates[back].mib[0]
+                after = left + candidates[j].mib[0] - mib
+                if here >= 0 and after >= 0:
+                    gain = use(gpu, here) - use(gpu, room) + use(there, after) - use(there, left)
+                    if gain > 0:
+                        found.append((gain, [(i, new), (j, back)]))
+        self.losses.looks += len(self.space.by_model[one.model])
+        found.sort(key=lambda item: (-item[0], item[1]))
+        return next((moves for _gain, moves in found[:4] if self._checked(moves)), [])
+
+    def _look(self) -> None:
+        """See anew what each loss would be."""
+        self.known = {node: self.fleet.recovery(node, SEARCH_TRIES) for node in self.losses.nodes}
+        self.cost = sum(self._cost(node, found) for node, found in self.known.items())
 
     # --- a step and its way back ---
 
@@ -130,7 +243,7 @@ class _Search:
                 undo[node] = found
         for node, found in undo.items():
             self.known[node] = self.fleet.recovery(node, SEARCH_TRIES)
-            self.cost += self._cost(self.known[node]) - self._cost(found)
+            self.cost += self._cost(node, self.known[node]) - self._cost(node, found)
         return undo
 
     def _stale(self, found: Recovery, models: set[int], less: set[int], more: set[int]) -> bool:
@@ -162,7 +275,9 @@ class _Search:
     # --- what to try ---
 
     def _proposal(self) -> list[tuple[int, int]]:
-        failed = [node for node, found in self.known.items() if found.missing]
+        failed = [node for node, found in self.known.items() if found.missing and node not in self.hopeless]
+        if not failed:
+            return []
         node = self.draw.choice(failed)
         kind = self.draw.random()
         if kind < 0.5:
