@@ -24,6 +24,7 @@ from .region import Region
 from .relaxation import Relaxation
 from .reserve import core, strengthen
 from .space import MORE_IS_BETTER, Limits, Solution, Space, balance, churn, served, unmet, weak
+from .watch import Watch
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -163,6 +164,7 @@ class _Passes:
         self.losses = Losses(space)
         self.exact = size(self.losses) <= EXACT
         self.survived: int | None = None
+        self.watch: Watch | None = None
         self.most_served: int | None = None
         self.objectives: list[Objective] = []
         self.reached: Objective
@@ -287,9 +289,16 @@ class _Passes:
         self.budget.tell(self.reached)
         self.objectives.append(self.reached)
 
-    def _held(self, solver_chosen: frozenset[int]) -> bool:
+    def _held(self, chosen: frozenset[int]) -> bool:
         """Tell whether a solution survives as many losses as it has to."""
-        return self.survived is None or self.losses.survived(solver_chosen) >= self.survived
+        if self.survived is None:
+            return True
+        looks = self.losses.looks
+        if self.watch is None:
+            self.watch = Watch(self.losses, self.best.chosen)
+        held = self.watch.follow(chosen, self.survived)
+        self.budget.charge(LOOK * (self.losses.looks - looks))
+        return held
 
     def _relaxed(self, name: str, priority: int | None, bound: int) -> int:
         """Return the tighter one of the bound and the relaxation's."""

@@ -22,6 +22,7 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve i
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.losses import Losses
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.relaxation import Relaxation
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.space import Limits, build
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.watch import Watch
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.waves import transition
 from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.builders import check
 from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.oracle import (
@@ -167,12 +168,16 @@ def test_losses_are_never_promised_in_vain(case: Problem, draw: random.Random) -
         for i, c in enumerate(space.candidates)
     }
     choices = list(plans_of(case))
+    watch = Watch(losses, frozenset())
     for choice in draw.sample(choices, min(5, len(choices))):
         chosen = frozenset(
             position[m, tuple(card.key for card in place)] for m, places in enumerate(choice) for place in places
         )
         truth = survived(case, choice)
         assert losses.survived(chosen) <= truth
+        assert not watch.follow(chosen, truth + 1)
+        assert watch.follow(chosen, 0)
+        assert watch.survived <= truth
         assert losses.most(sum(survival(case, choice)[0])) >= truth
 
 
