@@ -101,13 +101,14 @@ class _Loss:
         groups: defaultdict[t.Hashable, list[cp_model.IntVar]] = defaultdict(list)
         fresh: set[t.Hashable] = set()
         for start, (gpus, _mib, at) in starts:
-            for key in {*gpus, *self.fleet.keys(m, gpus, at)}:
+            for key in dict.fromkeys((*gpus, *self.fleet.keys(m, gpus, at))):
                 groups[key].append(start)
                 fresh.add(key)
         for i in left:
             candidate = self.space.candidates[i]
-            for key in {*candidate.gpus, *self.fleet.keys(m, candidate.gpus, candidate.node)} & fresh:
-                groups[key].append(self.formulation.take[i])
+            for key in dict.fromkeys((*candidate.gpus, *self.fleet.keys(m, candidate.gpus, candidate.node))):
+                if key in fresh:
+                    groups[key].append(self.formulation.take[i])
         for group in groups.values():
             self.formulation.model.add_at_most_one(group)
 

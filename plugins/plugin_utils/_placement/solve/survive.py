@@ -118,7 +118,7 @@ class _Loss:
             takes.append(take)
             for gpu, part in zip(gpus, mib, strict=True):
                 self.on_gpu[gpu].append((take, part))
-            for key in (*gpus, *fleet.keys(m, gpus, at)):
+            for key in dict.fromkeys((*gpus, *fleet.keys(m, gpus, at))):
                 together[key].append(take)
         for group in together.values():
             self.model.add_at_most_one(group)
