@@ -26,9 +26,9 @@ _OBJECTIVES = {
     "strong_n1": ("node losses after which every minimum fits again", "nodes", 1),
     "served": ("demand served, weighted", "tokens/s", 1000),
     "churn_mib": ("to load in new places", "GiB", 1024),
-    "balance_mib": ("out of balance", "GiB", 1024),
+    "balance_mib": ("least left free on a GPU in use", "GiB", 1024),
 }
-MORE_IS_BETTER = ("weak_n1", "strong_n1", "served")
+MORE_IS_BETTER = ("weak_n1", "strong_n1", "served", "balance_mib")
 
 
 class Column(t.NamedTuple):

@@ -25,7 +25,7 @@ from ..rules import check_model
 from ..running import standing
 from .incumbent import adopt, greedy
 from .passes import Budget, Outcome, improve
-from .space import Limits, Solution, Space, build, gains, served, worth
+from .space import MORE_IS_BETTER, Limits, Solution, Space, build, gains, served, worth
 from .start import start
 from .survive import survivability
 
@@ -34,6 +34,8 @@ if t.TYPE_CHECKING:
 
     from ..model import Problem, Unplaced
 
+
+OWN = ("churn_mib", "balance_mib")
 
 NOTHING_MORE = 1 << 62
 """A goal that no plan can serve."""
@@ -64,17 +66,18 @@ def solve(
         outcome = _decide(problem, space, options, budget)
     replicas = _replicas(space, outcome.solution, current)
     survival = survivability(problem, replicas, budget)
+    objectives = _decided(outcome.objectives, survival.strong_value)
     return Plan(
-        status=_status(outcome.objectives),
+        status=_status(objectives),
         fleet_digest=problem.fleet_digest,
         catalog_digest=problem.catalog_digest,
         solver_name="ortools-cp-sat",
         solver_version=metadata.version("ortools"),
         seed=options.seed,
         reproducible=budget.reproducible,
-        objectives=outcome.objectives,
+        objectives=objectives,
         replicas=replicas,
-        unplaced=_unplaced(problem, space, replicas, outcome.objectives, options),
+        unplaced=_unplaced(problem, space, replicas, objectives, options),
         survivability=survival,
     )
 
@@ -150,18 +153,28 @@ def _against(own: tuple[Objective, ...], freest: tuple[Objective, ...]) -> tuple
     """Measure a plan against the bounds of the freest solve.
 
     A bound presumes the values of the objectives before it, so from the first difference on the
-    plan's own bounds are the ones that hold. So does its own for churn, which the freest knows nothing of,
-    and where what runs is better than any start could be, as it may use the margin.
+    plan's own bounds are the ones that hold. So do its own for churn, which the freest knows nothing of, for what
+    comes after it, and where what runs is better than any start could be, as it may use the margin.
     """
     measured = []
     same = True
     for objective, free in zip(own, freest, strict=True):
-        sign = -1 if objective.name in ("weak_n1", "served") else 1
-        measurable = same and objective.name != "churn_mib" and sign * objective.value >= sign * free.bound
+        sign = -1 if objective.name in MORE_IS_BETTER else 1
+        measurable = (
+            same and objective.name not in ("churn_mib", "balance_mib") and sign * objective.value >= sign * free.bound
+        )
         bound = free.bound if measurable else objective.bound
         measured.append(dataclasses.replace(objective, bound=bound, proved=objective.value == bound))
         same = same and objective.value == free.value
     return tuple(measured)
+
+
+def _decided(objectives: tuple[Objective, ...], strong: int) -> tuple[Objective, ...]:
+    """Let strong N-1 be what was decided loss by loss in the end, which may be more than was seen on the way."""
+    return tuple(
+        dataclasses.replace(o, value=strong, proved=strong == o.bound) if o.name == "strong_n1" else o
+        for o in objectives
+    )
 
 
 def _status(objectives: Sequence[Objective]) -> t.Literal["optimal", "feasible", "infeasible"]:

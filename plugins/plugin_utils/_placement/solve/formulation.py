@@ -13,10 +13,11 @@ import typing as t
 
 from ._cp_sat import cp_model
 from .incumbent import share_time
-from .space import LOAD, SLOTS, Limits, Solution, Space, served_by_model
+from .recovery import recoveries
+from .space import LOAD, SLOTS, Limits, Solution, Space, balance, served_by_model
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 
 class Formulation:
@@ -37,6 +38,7 @@ class Formulation:
         self.served: list[cp_model.IntVar] = []
         self.short: list[cp_model.IntVar] = []
         self.lasting: list[cp_model.IntVar] | None = None
+        self.survived: list[cp_model.IntVar] | None = None
         self._fixed()
         self._memory()
         self._counts()
@@ -70,19 +72,31 @@ class Formulation:
         for var, value in self.hints[: len(self.take)] if places_only else self.hints:
             self.model.add_hint(var, value)
 
-    def neighbourhood(self, gpus: set[int]) -> cp_model.CpModel:
-        """Return the model with all replicas where they are but those wholly on these GPUs."""
+    def keeping(self, held: Iterable[int]) -> cp_model.CpModel:
+        """Return the model with these replicas where they are."""
+        self.hint()
+        part = self.model.clone()
+        for i in sorted(held):
+            part.add(part.get_bool_var_from_proto_index(self.take[i].index) == 1)
+        return part
+
+    def neighbourhood(self, gpus: set[int], held: Collection[int] = ()) -> cp_model.CpModel:
+        """Return the model with all replicas where they are but those wholly on these GPUs and not ``held``."""
         self.hint()
         part = self.model.clone()
         for i, var in enumerate(self.take):
-            if not gpus.issuperset(self.space.candidates[i].gpus):
+            if i in held or not gpus.issuperset(self.space.candidates[i].gpus):
                 part.add(part.get_bool_var_from_proto_index(var.index) == int(i in self.solution.chosen))
         return part
+
+    def chosen(self, solver: cp_model.CpSolver) -> frozenset[int]:
+        """Return the candidates that the solver's solution takes."""
+        return frozenset(i for i, var in enumerate(self.take) if solver.value(var))
 
     def read(self, solver: cp_model.CpSolver) -> Solution:
         """Take the solver's solution over as the best one."""
         self.hints = [(var, solver.value(var)) for var, _old in self.hints]
-        chosen = frozenset(i for i, var in enumerate(self.take) if solver.value(var))
+        chosen = self.chosen(solver)
         if self.slots:
             slots = {i: solver.value(self.slots[i]) for i in chosen}
         elif chosen == self.solution.chosen:
@@ -181,6 +195,12 @@ class Formulation:
             return cp_model.LinearExpr.sum(short)
         if name == "weak_n1":
             return cp_model.LinearExpr.sum(self._lasting())
+        if name == "strong_n1":
+            if self.survived is None:
+                self.survived = recoveries(self)
+            return cp_model.LinearExpr.sum(self.survived)
+        if name == "balance_mib":
+            return self._least_free()
         if name == "served":
             return cp_model.LinearExpr.weighted_sum(self._served(), [model.weight for model in space.models])
         new = [i for i in range(len(space.candidates)) if not space.candidates[i].running]
@@ -212,6 +232,26 @@ class Formulation:
             present.append(here)
         self.model.add(cp_model.LinearExpr.sum(present) >= 2 * lasting)
         return lasting
+
+    def _least_free(self) -> cp_model.IntVar:
+        """The least MiB that are left on a GPU that holds something."""
+        space, add = self.space, self.model.add
+        most = max((gpu.offer_mib for gpu in space.gpus), default=0)
+        least = self._int(0, most, "least", balance(space, self.solution.chosen))
+        add(least <= most * self._sum(range(len(self.take))))
+        for gpu, members in enumerate(space.by_gpu):
+            offer = space.gpus[gpu].offer_mib
+            held = [i for i in members if i in self.solution.chosen]
+            used = self._bool(f"used{gpu}", int(bool(held)))
+            over = self._bool(f"over{gpu}", int(sum(self._mib_on(i, gpu) for i in held) > offer))
+            for i in members:
+                add(used >= self.take[i])
+            load = cp_model.LinearExpr.weighted_sum(
+                [self.take[i] for i in members], [self._mib_on(i, gpu) for i in members]
+            )
+            add(least + load <= offer).only_enforce_if(used, ~over)
+            add(least <= 0).only_enforce_if(over)
+        return least
 
     def _served(self) -> list[cp_model.IntVar]:
         if not self.served:

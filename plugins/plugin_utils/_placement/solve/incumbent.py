@@ -106,11 +106,6 @@ def _rarest(space: Space, m: int) -> tuple[int, ...]:
     return (len(space.by_model[m]), m)
 
 
-def minimums(space: Space, limits: Limits, start: frozenset[int]) -> Iterator[frozenset[int]]:
-    """Yield greedy placements of the minimums that keep ``start`` and respect the ceilings, one a rule of thumb."""
-    return (frozenset(state.chosen) for state in _attempts(space, limits, start))
-
-
 def greedy(
     space: Space, limits: Limits, start: frozenset[int], enough: tuple[tuple[int, ...], int] | None = None
 ) -> Solution:
@@ -133,6 +128,17 @@ def greedy(
         _add_extras(state, slots)
         found.append(Solution(frozenset(state.chosen), slots))
     return min(found, key=lambda solution: worth(space, solution))
+
+
+def fill(space: Space, limits: Limits, least: frozenset[int], wish: Solution) -> Solution:
+    """Return ``least`` with what of ``wish`` has room beside it, and what serves more beyond the minimums."""
+    state = State(space, limits.ceilings, least)
+    for i in sorted(wish.chosen - least, key=lambda i: (-wish.slots.get(i, 0) * space.candidates[i].top, i)):
+        if state.fits(i):
+            state.take(i)
+    slots = _share_time(state, {})
+    _add_extras(state, slots)
+    return Solution(frozenset(state.chosen), slots)
 
 
 def _attempts(space: Space, limits: Limits, start: frozenset[int]) -> Iterator[State]:

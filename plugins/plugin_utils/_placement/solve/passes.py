@@ -19,11 +19,15 @@ from ..model import Objective
 from ._cp_sat import cp_model
 from .dive import prices
 from .formulation import Formulation
+from .losses import Losses
+from .recovery import size
 from .region import Region
 from .relaxation import Relaxation
+from .reserve import core, strengthen
 from .sharing import divide
-from .space import Limits, Solution, Space, churn, served, unmet, weak, worth
+from .space import MORE_IS_BETTER, Limits, Solution, Space, balance, churn, served, unmet, weak, worth
 from .start import SMALL, dived, simple_bounds
+from .watch import Watch
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,6 +52,18 @@ NEIGHBOURS = 10
 """GPUs whose replicas are placed anew together when the whole is too much to improve at once."""
 
 NEIGHBOURHOOD_SECONDS = 0.2
+
+EXACT = 1500
+"""Variables of all losses together up to which they are part of the model; beyond it they are looked at apart."""
+
+GIVEN_UP = 20
+"""Strong N-1 may cost one part in so many of the most that can be served by its bound: 5 %."""
+
+STEPS = 3000
+"""Attempts to move something for strong N-1, at most."""
+
+LOOK = 3e-7
+"""Deterministic seconds that such a search is charged for each place that it looks at."""
 
 SET_UP = 40e-6
 """Deterministic seconds that a solve is charged for each variable: loading and presolve, which are not all counted."""
@@ -91,6 +107,17 @@ class Budget:
         yield
         self.left += reserve
 
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Tell nobody: what is looked at is not yet the objective whose turn it is."""
+        tell, self.tell = self.tell, lambda _objective: None
+        yield
+        self.tell = tell
+
+    def charge(self, seconds: float) -> None:
+        """Take off what was spent without a solver."""
+        self.left = max(0.0, self.left - seconds)
+
     def solve(
         self, model: cp_model.CpModel, seconds: float, *, linearization: int = 2, fix_hinted: bool = False
     ) -> cp_model.CpSolver | None:
@@ -106,7 +133,7 @@ class Budget:
         solver.parameters.fix_variables_to_their_hinted_value = fix_hinted
         status = solver.solve(model)
         spent = solver.response_proto.deterministic_time + SET_UP * len(model.proto.variables)
-        self.left = max(0.0, self.left - spent)
+        self.charge(spent)
         if status in (cp_model.FEASIBLE, cp_model.UNKNOWN) and solver.wall_time >= GUARD * limit + GUARD:
             self.reproducible = False
         return solver if status in (cp_model.OPTIMAL, cp_model.FEASIBLE) else None
@@ -140,6 +167,11 @@ class _Passes:
         self.relaxation = Relaxation(space, limits) if relaxable else None
         self.priced = False
         self.cp: Formulation | None = None
+        self.losses = Losses(space)
+        self.exact = size(self.losses) <= EXACT
+        self.survived: int | None = None
+        self.watch: Watch | None = None
+        self.most_served: int | None = None
         self.objectives: list[Objective] = []
         self.reached: Objective
 
@@ -150,8 +182,11 @@ class _Passes:
             self._minimise("unmet_minimum", value, self.bounds[0][position], 0.4, priority=priority)
         self._maximise("weak_n1", weak(space, self.best.chosen), self.bounds[1], 0.3)
         self._prepare()
+        self._strong()
+        self._refill()
         self._maximise("served", served(space, self.best), self.bounds[2], 0.8)
-        self._minimise("churn_mib", churn(space, self.best.chosen), 0, 1.0)
+        self._minimise("churn_mib", churn(space, self.best.chosen), 0, 0.9)
+        self._balance()
         return Outcome(self.best, tuple(self.objectives))
 
     def _prepare(self) -> None:
@@ -162,6 +197,16 @@ class _Passes:
             missing = unmet(space, self.best.chosen)
             found.append(dived(space, self.limits, (), self.budget.spend, missing=missing))
         self.best = min(found, key=lambda solution: worth(space, solution))
+
+    def _refill(self) -> None:
+        """Add what serves most beside the minimums that strong N-1 has moved."""
+        space = self.space
+        if self.survived is None or not self._free or len(space.gpus) <= SMALL:
+            return
+        kept = core(space, self.best)
+        found = dived(space, self.limits, kept, self.budget.spend, missing=unmet(space, self.best.chosen))
+        if worth(space, found) < worth(space, self.best) and self._held(found.chosen):
+            self.best = found
 
     @property
     def _free(self) -> bool:
@@ -196,10 +241,94 @@ class _Passes:
         self.reached = Objective(name, value, bound, value == bound, priority)
         self.budget.tell(self.reached)
         self.objectives.append(self.reached)
-        if self.cp is not None:
+        if self.cp is not None and (name, value) != ("strong_n1", 0):
             self.cp.keep(name, priority, value, sign)
         if self.relaxation is not None and name == "unmet_minimum" and priority is not None:
             self.relaxation.keep(priority, value)
+
+    def _strong(self) -> None:
+        """Survive the loss of more nodes, at the cost of so much service at most (GIVEN_UP).
+
+        Small fleets have the losses in the model. In others nothing that comes later is taken if fewer are survived.
+        """
+        value = self.losses.survived(self.best.chosen)
+        bound = self.losses.most(sum(unmet(self.space, self.best.chosen)))
+        if value < bound:
+            floor = self._floor()
+            self._strengthen(floor)
+            if self.exact:
+                cp = self._formulation()
+                cp.model.add(cp.objective("served", None) >= floor)
+            value = self.losses.survived(self.best.chosen)
+        if self.exact:
+            self._maximise("strong_n1", value, bound, 0.5)
+            return
+        self.reached = Objective("strong_n1", value, bound, value == bound)
+        self.budget.tell(self.reached)
+        self.objectives.append(self.reached)
+        self.survived = value
+
+    def _floor(self) -> int:
+        """Return what has to be served while strong N-1 grows: what is served without it, less 5 % of the bound."""
+        value, bound = served(self.space, self.best), self.bounds[2]
+        if self.relaxation is not None:
+            bound = self._relaxed("served", None, bound)
+        elif self.goal == 0 and value < bound and len(self.space.candidates) <= TOO_BIG:
+            cp = self._formulation()
+            cp.model.minimize(-1 * cp.objective("served", None))
+            with self.budget.capped(0.4), self.budget.silent():
+                value, bound = self._whole(cp, value, bound, -1, 0.9)
+        self.bounds = (*self.bounds[:2], bound)
+        return max(0, value - bound // GIVEN_UP)
+
+    def _strengthen(self, floor: int) -> None:
+        with self.budget.capped(0.4):
+            looks = self.losses.looks
+            most = looks + int(self.budget.left / LOOK)
+            found = strengthen(
+                self.losses,
+                self.limits,
+                self.best,
+                floor_served=floor,
+                seed=self.budget.seed,
+                steps=STEPS,
+                looks=most,
+            )
+            self.budget.charge(LOOK * (self.losses.looks - looks))
+        if found is not self.best:
+            self.best = found
+            # The hints of the model are those of another solution.
+            self.cp = None
+
+    def _balance(self) -> None:
+        """Leave as much as can be free where the least is, against estimates that err."""
+        space = self.space
+        value = balance(space, self.best.chosen)
+        placed = range(len(space.candidates)) if self.best.chosen else ()
+        bound = max(
+            (
+                min(space.gpus[gpu].offer_mib - mib for gpu, mib in zip(c.gpus, c.mib, strict=True))
+                for c in (space.candidates[i] for i in placed)
+            ),
+            default=0,
+        )
+        if self.exact:
+            self._maximise("balance_mib", value, max(value, bound), 1.0)
+            return
+        self.reached = Objective("balance_mib", value, max(value, bound), value >= bound)
+        self.budget.tell(self.reached)
+        self.objectives.append(self.reached)
+
+    def _held(self, chosen: frozenset[int]) -> bool:
+        """Tell whether a solution survives as many losses as it has to."""
+        if self.survived is None:
+            return True
+        looks = self.losses.looks
+        if self.watch is None:
+            self.watch = Watch(self.losses, self.best.chosen)
+        held = self.watch.follow(chosen, self.survived)
+        self.budget.charge(LOOK * (self.losses.looks - looks))
+        return held
 
     def _relaxed(self, name: str, priority: int | None, bound: int) -> int:
         """Return the tighter one of the bound and the relaxation's."""
@@ -209,10 +338,13 @@ class _Passes:
             return max(bound, self._relaxed_unmet(self.relaxation, priority))
         if name == "weak_n1":
             return min(bound, self.relaxation.weak())
-        if name != "served":
-            return bound
-        self.relaxation.value(prices(self.space, self.limits, self.budget.spend, unmet(self.space, self.best.chosen)))
-        return min(bound, self.relaxation.served())
+        if name == "served":
+            if self.most_served is None:
+                missing = unmet(self.space, self.best.chosen)
+                self.relaxation.value(prices(self.space, self.limits, self.budget.spend, missing))
+                self.most_served = self.relaxation.served()
+            return min(bound, self.most_served)
+        return bound
 
     def _relaxed_unmet(self, relaxation: Relaxation, priority: int) -> int:
         """Return how many are missing at least; prices are asked for only where that tells something."""
@@ -227,6 +359,10 @@ class _Passes:
 
     def _whole(self, cp: Formulation, value: int, bound: int, sign: int, part: float) -> tuple[int, int]:
         """Solve for all places at once; return the value reached and the bound."""
+        if self.survived is not None:
+            # Whatever else moves, the minimums stay where they can be placed again from.
+            solver = self.budget.solve(cp.keeping(core(self.space, self.best)), self.budget.left * part)
+            return self._take(cp, solver, value, sign), bound
         cp.hint()
         solver = self.budget.solve(cp.model, self.budget.left * part)
         if solver is None:
@@ -238,7 +374,8 @@ class _Passes:
         """Place the replicas of a few GPUs anew at a time, for as long as the budget lasts."""
         draw = random.Random(self.budget.seed)
         while value != bound and self.budget.left > 0 and len(self.space.gpus) > NEIGHBOURS:
-            part = cp.neighbourhood(self._neighbours(draw))
+            held = core(self.space, self.best) if self.survived is not None and draw.random() < 0.5 else ()
+            part = cp.neighbourhood(self._neighbours(draw), held)
             value = self._take(cp, self.budget.solve(part, NEIGHBOURHOOD_SECONDS, linearization=1), value, sign)
         return value
 
@@ -251,8 +388,8 @@ class _Passes:
                 continue
             region = Region(self.space, self.limits, self.best, self._neighbours(draw, REGION))
             cp = region.formulation
-            for done in self.objectives:
-                cp.keep(done.name, done.priority, done.value, -1 if done.name in ("weak_n1", "served") else 1)
+            for done in self._modelled():
+                cp.keep(done.name, done.priority, done.value, -1 if done.name in MORE_IS_BETTER else 1)
             cp.model.minimize(sign * cp.objective(name, priority))
             cp.hint()
             solver = self.budget.solve(cp.model, REGION_SECONDS, linearization=1)
@@ -265,7 +402,7 @@ class _Passes:
         gpus = set(draw.sample(range(len(space.gpus)), max(NEIGHBOURS, int(len(space.gpus) * DIVED))))
         kept = frozenset(i for i in self.best.chosen if not gpus.issuperset(space.candidates[i].gpus))
         found = dived(space, self.limits, kept, self.budget.spend, missing=unmet(space, self.best.chosen))
-        if worth(space, found)[:3] < worth(space, self.best)[:3]:
+        if worth(space, found)[:3] < worth(space, self.best)[:3] and self._held(found.chosen):
             self.best = found
             value = served(space, found)
             self.reached = dataclasses.replace(self.reached, value=value, proved=value == self.reached.bound)
@@ -292,16 +429,20 @@ class _Passes:
         if solver is None:
             return value
         reached: int = round(sign * solver.objective_value)
-        if sign * reached >= sign * value:
+        if sign * reached >= sign * value or not self._held(cp.chosen(solver)):
             return value
         self.best = cp.read(solver)
         self.reached = dataclasses.replace(self.reached, value=reached, proved=reached == self.reached.bound)
         self.budget.tell(self.reached)
         return reached
 
+    def _modelled(self) -> list[Objective]:
+        """Return what was reached before and can be asked of a model."""
+        return [done for done in self.objectives if done.name != "strong_n1" or (self.exact and done.value)]
+
     def _formulation(self) -> Formulation:
         if self.cp is None:
             self.cp = Formulation(self.space, self.limits, self.best)
-            for done in self.objectives:
-                self.cp.keep(done.name, done.priority, done.value, -1 if done.name in ("weak_n1", "served") else 1)
+            for done in self._modelled():
+                self.cp.keep(done.name, done.priority, done.value, -1 if done.name in MORE_IS_BETTER else 1)
         return self.cp

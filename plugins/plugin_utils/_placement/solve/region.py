@@ -51,6 +51,10 @@ class Region:
             settled=frozenset(position[i] for i in self.members if i not in free),
         )
 
+    def chosen(self, solver: cp_model.CpSolver) -> frozenset[int]:
+        """Return what the solver's solution takes of the whole space."""
+        return frozenset(self.members[place] for place in self.formulation.chosen(solver))
+
     def read(self, solver: cp_model.CpSolver) -> Solution:
         """Return the solver's solution as one of the whole space."""
         found = self.formulation.read(solver)

@@ -20,7 +20,7 @@ from functools import cached_property
 
 from ....module_utils._speed import milli_tokens_per_second
 from ..rules import eligible_gpus, gpu_order
-from ..shapes import Shape, as_it_runs, fitting
+from ..shapes import Shape, as_it_runs, fitting, splits
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +29,9 @@ if t.TYPE_CHECKING:
 
 SLOTS = 10_000
 LOAD = 1000
+
+MORE_IS_BETTER = ("weak_n1", "strong_n1", "served", "balance_mib")
+"""Of the other objectives less is better."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class Space:
     candidates: tuple[Candidate, ...]
     by_model: tuple[tuple[int, ...], ...]
     by_gpu: tuple[tuple[int, ...], ...]
+    eligible: tuple[tuple[Gpu, ...], ...] = ()
+    """For each model the GPUs that its constraints allow, whether they have the room or not."""
 
     @cached_property
     def running(self) -> tuple[int, ...]:
@@ -98,6 +103,16 @@ class Space:
         most = sum(tops[:ceiling])
         wanted = self.models[model].demand
         return most if wanted is None else min(wanted, most)
+
+    def splits(self, model: int) -> list[Candidate]:
+        """Return the splits of the model that fit the empty fleet, also where a whole one would fit somewhere."""
+        position = {gpu.key: i for i, gpu in enumerate(self.gpus)}
+        wish = self.models[model]
+        return [
+            Candidate(model, tuple(position[gpu.key] for gpu in shape.gpus), shape)
+            for shape in splits(wish, self.eligible[model])
+            if shape.fits and shape.speed >= wish.min_speed
+        ]
 
     def holds(self, model: int) -> int:
         """Return how many replicas of the model the empty fleet could hold, at most: an upper bound."""
@@ -127,19 +142,16 @@ class Solution:
     slots: Mapping[int, int] = field(default_factory=dict)
 
 
-def build(problem: Problem, running: Iterable[Replica], models: Iterable[str] | None = None) -> Space:
-    """Enumerate the candidates: what is there (valid together, see ``running.standing``) and what could start.
-
-    ``models`` limits the new candidates to those models.
-    """
+def build(problem: Problem, running: Iterable[Replica]) -> Space:
+    """Enumerate the candidates: what is there (valid together, see ``running.standing``) and what could start."""
     ordered = tuple(sorted(problem.models, key=lambda model: (-model.priority, model.name)))
     gpus = tuple(sorted(problem.gpus, key=gpu_order))
     position = {gpu.key: i for i, gpu in enumerate(gpus)}
-    wanted = None if models is None else set(models)
     by_name: dict[str, list[Replica]] = {}
     for replica in sorted(running, key=lambda r: (len(r.id), r.id)):
         by_name.setdefault(replica.model, []).append(replica)
     candidates: list[Candidate] = []
+    eligible = []
     by_model = []
     for m, model in enumerate(ordered):
         first = len(candidates)
@@ -150,11 +162,11 @@ def build(problem: Problem, running: Iterable[Replica], models: Iterable[str] | 
             if shape is not None:
                 candidates.append(Candidate(m, places, shape, replica))
                 taken.add((places, shape.runner))
-        if wanted is None or model.name in wanted:
-            for shape in fitting(model, eligible_gpus(problem, model)):
-                places = tuple(position[gpu.key] for gpu in shape.gpus)
-                if (places, shape.runner) not in taken:
-                    candidates.append(Candidate(m, places, shape))
+        eligible.append(tuple(eligible_gpus(problem, model)))
+        for shape in fitting(model, eligible[m]):
+            places = tuple(position[gpu.key] for gpu in shape.gpus)
+            if (places, shape.runner) not in taken:
+                candidates.append(Candidate(m, places, shape))
         by_model.append(tuple(range(first, len(candidates))))
     return Space(
         models=ordered,
@@ -163,6 +175,7 @@ def build(problem: Problem, running: Iterable[Replica], models: Iterable[str] | 
         candidates=tuple(candidates),
         by_model=tuple(by_model),
         by_gpu=_by_gpu(candidates, len(gpus)),
+        eligible=tuple(eligible),
     )
 
 
@@ -215,8 +228,21 @@ def churn(space: Space, chosen: frozenset[int]) -> int:
     return sum(space.candidates[i].start_mib for i in chosen)
 
 
+def balance(space: Space, chosen: frozenset[int]) -> int:
+    """Return the least MiB left of what a GPU offers, of those that hold a replica; 0 where none does."""
+    free = [gpu.offer_mib for gpu in space.gpus]
+    used = set()
+    for i in chosen:
+        for gpu, mib in zip(space.candidates[i].gpus, space.candidates[i].mib, strict=True):
+            free[gpu] -= mib
+            used.add(gpu)
+    return max(0, min((free[gpu] for gpu in used), default=0))
+
+
 def worth(space: Space, solution: Solution) -> tuple[tuple[int, ...], int, int, int]:
-    """Return a key that is smaller the better the solution is, in the strict order of the objectives."""
+    """Return a key that is smaller the better the solution is, in the order of the objectives; but without strong N-1,
+    which takes longer to look at than all the others, and balance.
+    """
     chosen = solution.chosen
     return (unmet(space, chosen), -weak(space, chosen), -served(space, solution), churn(space, chosen))
 

@@ -14,26 +14,26 @@ and no solver decides it in the time, the loss counts as one that is not survive
 
 from __future__ import annotations
 
-import dataclasses
 import typing as t
-from collections import Counter
+from collections import Counter, defaultdict
 
 from ..model import Survivability
 from ._cp_sat import cp_model
-from .formulation import Formulation
-from .incumbent import minimums, share_time
-from .passes import TOO_BIG
-from .space import Limits, Solution, build
+from .losses import Fleet, Losses
+from .space import build
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..model import Problem, Replica
+    from .losses import Start
     from .passes import Budget
-    from .space import Space
 
-CHECK_SECONDS = 1
+CHECK_SECONDS = 0.3
 """Seconds to prove or refute that a node's minimums fit again, at most."""
+
+TOO_MANY = 4000
+"""Places and replicas to stop beyond which no solver is asked."""
 
 
 def survivability(problem: Problem, replicas: Sequence[Replica], budget: Budget) -> Survivability:
@@ -43,74 +43,101 @@ def survivability(problem: Problem, replicas: Sequence[Replica], budget: Budget)
     for replica in replicas:
         nodes_of.setdefault(replica.model, set()).add(replica.node)
     at_risk = sorted(model.name for model in wanted if len(nodes_of.get(model.name, ())) < 2)
-    losses = sorted({gpu.node for gpu in problem.gpus if gpu.usable})
+    space = build(problem, replicas)
+    losses = Losses(space)
+    fleet = Fleet(losses, space.running)
     lost_with = {}
     undecided = []
-    for node in losses:
-        lost, proved = _lost_with(problem, replicas, node, budget)
-        if lost:
-            lost_with[node] = lost
+    for node in losses.nodes:
+        missing = fleet.recovery(node).missing
+        proved = True
+        if missing:
+            missing, proved = decide(fleet, node, missing, budget)
+        if missing:
+            lost_with[node] = tuple(sorted({space.models[m].name for m in missing}))
             if not proved:
                 undecided.append(node)
     return Survivability(
         weak_value=len(wanted) - len(at_risk),
         weak_of=len(wanted),
         weak_at_risk=tuple(at_risk),
-        strong_value=len(losses) - len(lost_with),
-        strong_of=len(losses),
+        strong_value=len(losses.nodes) - len(lost_with),
+        strong_of=len(losses.nodes),
         strong_lost_with=lost_with,
         strong_undecided=tuple(undecided),
     )
 
 
-def _lost_with(
-    problem: Problem, replicas: Sequence[Replica], node: str, budget: Budget
-) -> tuple[tuple[str, ...], bool]:
-    """Return the models whose minimums were not all met again after the loss of the node; and whether none could."""
-    survivors = [replica for replica in replicas if replica.node != node]
-    before = Counter(replica.model for replica in replicas)
-    after = Counter(replica.model for replica in survivors)
-    goals = {model.name: min(model.replicas_min, before[model.name]) for model in problem.models}
-    short = {name for name, goal in goals.items() if after[name] < goal}
-    if not short:
-        return (), True
-    rest = dataclasses.replace(
-        problem,
-        gpus=tuple(gpu for gpu in problem.gpus if gpu.node != node),
-        models=tuple(dataclasses.replace(model, replicas_min=goals[model.name]) for model in problem.models),
-    )
-    space = build(rest, survivors, short)
-    return _unplaced(space, goals, budget)
-
-
-def _unplaced(space: Space, goals: dict[str, int], budget: Budget) -> tuple[tuple[str, ...], bool]:
-    ceilings = tuple(goals[model.name] for model in space.models)
-    surviving = [sum(1 for i in members if space.candidates[i].running) for members in space.by_model]
-    # Survivors count towards the goal; those beyond it are the extras.
-    room = Limits(ceilings=tuple(max(pair) for pair in zip(ceilings, surviving, strict=True)))
-    tried = []
-    for placed in minimums(space, room, frozenset(space.running)):
-        tried.append((len(missing := _missing(space, goals, placed)), missing, placed))
-        if not missing:
-            return (), True
-    _count, missing, placed = min(tried, key=lambda item: item[:2])
-    if len(space.candidates) > TOO_BIG:
+def decide(fleet: Fleet, node: str, missing: tuple[int, ...], budget: Budget) -> tuple[tuple[int, ...], bool]:
+    """Return which models find no room again, given what a greedy missed; and whether it is proved that some do not."""
+    refuted = tuple(sorted({m for m in missing if fleet.hopeless(m, node)}))
+    if refuted:
+        return missing, True
+    loss = _Loss(fleet, node)
+    if loss.size > TOO_MANY:
         return missing, False
-    solution = Solution(placed, share_time(space, placed))
-    formulation = Formulation(space, dataclasses.replace(room, fixed=False), solution)
-    for m, members in enumerate(space.by_model):
-        running = [formulation.take[i] for i in members if space.candidates[i].running]
-        formulation.model.add(cp_model.LinearExpr.sum(running) >= min(goals[space.models[m].name], surviving[m]))
-    formulation.model.minimize(cp_model.LinearExpr.sum(formulation.short))
-    formulation.hint()
-    solver = budget.solve(formulation.model, CHECK_SECONDS)
+    solver = budget.solve(loss.model, CHECK_SECONDS)
     if solver is None:
         return missing, False
-    # A bound that is above none, however little, is none at all: numbers of replicas are whole.
-    proved = solver.best_objective_bound > 0.5
-    return _missing(space, goals, formulation.read(solver).chosen), proved
+    # A bound that is below all of them, however little, is one that one of them misses: replicas are whole.
+    proved = solver.best_objective_bound < loss.wanted - 0.5
+    return loss.missing(solver), proved
 
 
-def _missing(space: Space, goals: dict[str, int], chosen: frozenset[int]) -> tuple[str, ...]:
-    placed = Counter(space.models[space.candidates[i].model].name for i in chosen)
-    return tuple(sorted(name for name, goal in goals.items() if placed[name] < goal))
+class _Loss:
+    """Where the lost replicas of a node go, and what is stopped for them, as a constraint model."""
+
+    def __init__(self, fleet: Fleet, node: str) -> None:
+        self.model = cp_model.CpModel()
+        self.lost = Counter(fleet.lost(node))
+        self.wanted = self.lost.total()
+        self.takes: list[tuple[int, cp_model.IntVar]] = []
+        self.on_gpu: defaultdict[int, list[tuple[cp_model.IntVar, int]]] = defaultdict(list)
+        for m, count in sorted(self.lost.items()):
+            self._place(m, count, fleet.open(m, node), fleet)
+        self.size = len(self.takes)
+        self.freed: defaultdict[int, list[tuple[cp_model.IntVar, int]]] = defaultdict(list)
+        for spare, members in fleet.extras(node).values():
+            self._stop(spare, members, fleet)
+        for gpu, takes in self.on_gpu.items():
+            needed = cp_model.LinearExpr.weighted_sum([var for var, _mib in takes], [mib for _var, mib in takes])
+            freed = cp_model.LinearExpr.sum([var * mib for var, mib in self.freed[gpu]])
+            if fleet.free[gpu] >= 0:
+                self.model.add(needed - freed <= fleet.free[gpu])
+                continue
+            # What runs may reach into the margin, a new start may not.
+            for var, _mib in takes:
+                self.model.add(needed - freed <= fleet.free[gpu]).only_enforce_if(var)
+        self.model.maximize(cp_model.LinearExpr.sum([var for _m, var in self.takes]))
+
+    def _place(self, m: int, count: int, places: Sequence[Start], fleet: Fleet) -> None:
+        takes = []
+        together: defaultdict[t.Hashable, list[cp_model.IntVar]] = defaultdict(list)
+        for gpus, mib, at in places:
+            take = self.model.new_bool_var("")
+            takes.append(take)
+            for gpu, part in zip(gpus, mib, strict=True):
+                self.on_gpu[gpu].append((take, part))
+            for key in dict.fromkeys((*gpus, *fleet.keys(m, gpus, at))):
+                together[key].append(take)
+        for group in together.values():
+            self.model.add_at_most_one(group)
+        self.model.add(cp_model.LinearExpr.sum(takes) <= count)
+        self.takes += [(m, take) for take in takes]
+
+    def _stop(self, spare: int, members: Sequence[int], fleet: Fleet) -> None:
+        stops = []
+        for i in members:
+            candidate = fleet.space.candidates[i]
+            if self.on_gpu.keys().isdisjoint(candidate.gpus):
+                continue
+            stops.append(self.model.new_bool_var(""))
+            for gpu, mib in zip(candidate.gpus, candidate.mib, strict=True):
+                self.freed[gpu].append((stops[-1], mib))
+        self.size += len(stops)
+        self.model.add(cp_model.LinearExpr.sum(stops) <= spare)
+
+    def missing(self, solver: cp_model.CpSolver) -> tuple[int, ...]:
+        """Return the models of the replicas that the solver placed nowhere."""
+        placed = Counter(m for m, take in self.takes if solver.value(take))
+        return tuple(sorted((self.lost - placed).elements()))

@@ -21,6 +21,7 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model i
     Need,
     Problem,
     Replica,
+    Share,
 )
 from ortools.linear_solver import pywraplp
 
@@ -182,22 +183,70 @@ def served(case: Problem, choice: Choice) -> float:
     return float(solver.Objective().Value())
 
 
-def best_of(case: Problem) -> tuple[tuple[int, ...], int, float]:
+def survived(case: Problem, choice: Choice) -> int:
+    """How many node losses leave room for every minimum that is met."""
+    replicas = [
+        stand_in(wish, number, place)
+        for wish, places in zip(case.models, choice, strict=True)
+        for number, place in enumerate(places)
+    ]
+    nodes = {card.node for card in case.gpus if card.usable}
+    return sum(not lost_with(case, replicas, node) for node in nodes)
+
+
+def stand_in(wish: Model, number: int, place: Place) -> Replica:
+    """A replica of which only its place counts."""
+    mib = mib_on(wish, place)
+    shares = tuple(Share(card.id, card.index, LAYERS, part) for card, part in zip(place, mib, strict=True))
+    return Replica(f"{wish.name}--{number}", wish.name, place[0].node, "", shares, 0, 0, 0, "", 0, 0)
+
+
+def headroom(case: Problem, choice: Choice) -> int:
+    """The least MiB that are left on a GPU that holds something."""
+    used: Counter[tuple[str, str]] = Counter()
+    for wish, places in zip(case.models, choice, strict=True):
+        used += load_of(wish, places)
+    return min((card.offer_mib - used[card.key] for card in case.gpus if used[card.key]), default=0)
+
+
+class Best(t.NamedTuple):
+    """The best values in the order of the objectives. With ``strong`` losses survived ``served`` is the most."""
+
+    unmet: tuple[int, ...]
+    weak: int
+    strong: int
+    served: float
+
+
+def best_of(case: Problem, given_up: float) -> Best:
+    """Try all plans. Strong N-1 may cost the part ``given_up`` of what can be served."""
     choices = [(survival(case, choice), choice) for choice in plans_of(case)]
     key = min(key for key, _ in choices)
-    # A plan that is part of another one cannot serve more.
     best = [choice for found, choice in choices if found == key]
-    sizes = {tuple(frozenset(places) for places in choice) for choice in best}
+    floor = most_served(case, best) * (1 - given_up)
+    by_strong: dict[int, list[Choice]] = {}
+    for choice in best:
+        by_strong.setdefault(survived(case, choice), []).append(choice)
+    for strong, alike in sorted(by_strong.items(), reverse=True):
+        service = most_served(case, alike)
+        if service >= floor:
+            return Best(*key, strong, service)
+    raise AssertionError("the plan that serves the most serves enough")
+
+
+def most_served(case: Problem, choices: t.Sequence[Choice]) -> float:
+    # A plan that is part of another one cannot serve more.
+    sizes = {tuple(frozenset(places) for places in choice) for choice in choices}
     full = [
         choice
-        for choice in best
+        for choice in choices
         if not any(
             other != mine and all(a <= b for a, b in zip(mine, other, strict=True))
             for mine in [tuple(frozenset(places) for places in choice)]
             for other in sizes
         )
     ]
-    return (*key, max(served(case, choice) for choice in full))
+    return max(served(case, choice) for choice in full)
 
 
 # --- the plainest integer program -------------------------------------------------------------------

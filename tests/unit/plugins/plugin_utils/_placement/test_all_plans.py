@@ -20,14 +20,21 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model i
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.serialize import plan_to_dict
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve import solve
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.dive import prices
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.losses import Losses
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.relaxation import Relaxation
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.space import Limits, build
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.watch import Watch
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.waves import transition
 from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.builders import check
 from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.oracle import (
+    Choice,
     Truth,
     best_of,
+    headroom,
     lost_with,
+    plans_of,
+    survival,
+    survived,
 )
 from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.worlds import (
     larger_problems,
@@ -39,9 +46,18 @@ from hypothesis import strategies as st
 OPTIONS = Options(seconds=10)
 
 
-def reached(plan: Plan) -> tuple[tuple[int, ...], int, int]:
-    values = [objective.value for objective in plan.objectives]
-    return tuple(values[:-3]), -values[-3], values[-2]
+LAST = ["weak_n1", "strong_n1", "served", "churn_mib", "balance_mib"]
+MORE_IS_BETTER = ("weak_n1", "strong_n1", "served", "balance_mib")
+GIVEN_UP = 0.05
+
+
+def value(plan: Plan, name: str) -> int:
+    return next(objective.value for objective in plan.objectives if objective.name == name)
+
+
+def reached(plan: Plan) -> tuple[tuple[int, ...], int]:
+    """Missing minimums by class, and the models that survive weakly, as a key to be minimised."""
+    return tuple(o.value for o in plan.objectives if o.name == "unmet_minimum"), -value(plan, "weak_n1")
 
 
 def resolution(case: Problem) -> float:
@@ -54,22 +70,41 @@ def test_no_plan_is_better(case: Problem) -> None:
     """Minimums by class, then survival, then service: what the solver reaches is the best there is, and it knows."""
     plan = solve(case, (), OPTIONS)
     check(case, plan)
-    unmet, weak, service = best_of(case)
-    assert [o.name for o in plan.objectives] == ["unmet_minimum"] * len(unmet) + ["weak_n1", "served", "churn_mib"]
-    assert reached(plan)[:2] == (unmet, weak)
-    assert service - resolution(case) <= reached(plan)[2] <= service + 1
+    best = best_of(case, GIVEN_UP)
+    assert [o.name for o in plan.objectives] == ["unmet_minimum"] * len(best.unmet) + LAST
+    assert reached(plan) == (best.unmet, best.weak)
+    if value(plan, "strong_n1") != best.strong:
+        # How much service is given up, to the last slot, decides what is survived.
+        assert value(plan, "strong_n1") in {best_of(case, GIVEN_UP + 0.01 * sign).strong for sign in (-1, 1)}
+    else:
+        assert value(plan, "served") <= best.served + 1
+        assert value(plan, "served") >= best.served - resolution(case)
+    assert value(plan, "balance_mib") == headroom(case, choice_of(case, plan))
     assert all(objective.proved for objective in plan.objectives)
-    assert plan.status == ("infeasible" if any(unmet) else "optimal")
+    assert plan.status == ("infeasible" if any(best.unmet) else "optimal")
     assert plan.reproducible
     # And the integer program, which can look at larger fleets, knows the same.
     truth = Truth(case)
-    assert truth.first_two() == (unmet, -weak)
-    assert abs(-truth.least(-1 * truth.served) - service) <= 1e-6 * service + 1
+    assert truth.first_two() == (best.unmet, -best.weak)
+    assert -truth.least(-1 * truth.served) >= best.served * (1 - 1e-6) - 1
+
+
+def choice_of(case: Problem, plan: Plan) -> Choice:
+    """The plan as the oracle has it."""
+    cards = {card.key: card for card in case.gpus}
+    return tuple(
+        tuple(
+            tuple(cards[replica.node, share.id] for share in replica.gpus)
+            for replica in plan.replicas
+            if replica.model == wish.name
+        )
+        for wish in case.models
+    )
 
 
 def sound(objective: Objective, truth: float, *, tolerance: float = 0) -> None:
     """Assert that the bound is not below what can be had, and the value not above; that what is proved is true."""
-    sign = -1 if objective.name in ("weak_n1", "served") else 1
+    sign = -1 if objective.name in MORE_IS_BETTER else 1
     assert sign * objective.value >= sign * truth - tolerance, objective
     assert sign * objective.bound <= sign * truth + tolerance, objective
     assert objective.proved == (objective.value == objective.bound)
@@ -104,7 +139,7 @@ def test_bounds_are_never_below_the_truth(case: Problem, seconds: int) -> None:
     check(case, plan)
     truth = Truth(case)
     unmet, weak = truth.first_two()
-    *missing, survivors, service, mib = plan.objectives
+    *missing, survivors, losses, service, mib, balance = plan.objectives
     for objective, least in zip(missing, unmet, strict=True):
         sound(objective, least)
         if objective.value != least:
@@ -112,13 +147,44 @@ def test_bounds_are_never_below_the_truth(case: Problem, seconds: int) -> None:
     sound(survivors, weak)
     if survivors.value != weak:
         return
-    sound(service, -truth.least(-1 * truth.served), tolerance=resolution(case))
+    most = -truth.least(-1 * truth.served)
+    assert service.value <= most + resolution(case)
+    assert losses.bound >= losses.value == plan.survivability.strong_value
+    assert balance.bound >= balance.value == headroom(case, choice_of(case, plan))
     # A bound presumes the values before it; to serve as much in slots, more may have to be served in truth.
     truth.hold(-1 * truth.served, at_most=-(service.value - 1))
     assert mib.value >= truth.least(truth.mib) - 0.5
-    truth.hold(-1 * truth.served, at_most=-(service.value + resolution(case)))
-    assert mib.bound <= truth.least(truth.mib) + 0.5
     assert mib.proved == (mib.value == mib.bound)
+    # The integer program knows nothing of losses.
+    if losses.value == 0:
+        sound(service, most, tolerance=resolution(case))
+        truth.hold(-1 * truth.served, at_most=-(service.value + resolution(case)))
+        assert mib.bound <= truth.least(truth.mib) + 0.5
+
+
+@settings(max_examples=settings.default.max_examples // 2)
+@given(problems(), st.randoms(use_true_random=False))
+def test_losses_are_never_promised_in_vain(case: Problem, draw: random.Random) -> None:
+    """Of any placement: the greedy's count is not above the truth, and the bound for as many minimums not below it."""
+    space = build(case, ())
+    losses = Losses(space)
+    names = [wish.name for wish in case.models]
+    position = {
+        (names.index(space.models[c.model].name), tuple(card.key for card in c.shape.gpus)): i
+        for i, c in enumerate(space.candidates)
+    }
+    choices = list(plans_of(case))
+    watch = Watch(losses, frozenset())
+    for choice in draw.sample(choices, min(5, len(choices))):
+        chosen = frozenset(
+            position[m, tuple(card.key for card in place)] for m, places in enumerate(choice) for place in places
+        )
+        truth = survived(case, choice)
+        assert losses.survived(chosen) <= truth
+        assert not watch.follow(chosen, truth + 1)
+        assert watch.follow(chosen, 0)
+        assert watch.survived <= truth
+        assert losses.most(sum(survival(case, choice)[0])) >= truth
 
 
 @settings(max_examples=settings.default.max_examples // 2)
@@ -164,7 +230,7 @@ def test_a_second_run_changes_nothing(case: Problem, replan: bool) -> None:
     assert second.replicas == first.replicas
     assert [(u.model, u.missing) for u in second.unplaced] == [(u.model, u.missing) for u in first.unplaced]
     assert second.status == first.status
-    assert second.objectives[-1].value == 0
+    assert value(second, "churn_mib") == 0
 
 
 @given(problems(), problems(), st.sampled_from((None, 0, 6000)), st.booleans(), st.sets(st.integers(0, 8), max_size=2))
@@ -198,7 +264,6 @@ def test_after_a_loss_the_minimums_are_as_good_as_from_nothing(case: Problem, re
     check(after, plan, ran)
     truth = Truth(after)
     unmet, weak = truth.first_two()
-    assert reached(plan)[:2] == (unmet, -weak)
+    assert reached(plan) == (unmet, -weak)
     service = -truth.least(-1 * truth.served)
-    assert plan.objectives[-2].bound >= service - resolution(after)
-    assert not replan or reached(plan)[2] >= service - resolution(after)
+    assert not replan or value(plan, "served") >= service * (1 - GIVEN_UP) - resolution(after)

@@ -1,0 +1,369 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This module is private to the collection: it may change
+# without notice between releases.
+
+"""What the loss of each node takes, and whether a greedy finds room for it again in what remains.
+
+Survivors stay where they are; those beyond a model's minimum may be stopped. The lost replicas go, the one with the
+largest need first, into the tightest room there is, else where the least has to be stopped. Whoever finds none goes
+first in the next try. So what is found is proof, what is not found is none.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from bisect import bisect_left
+from collections import defaultdict
+from dataclasses import dataclass
+
+from ..shapes import single, split
+from .space import Candidate, Space
+
+if t.TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+Start = tuple[tuple[int, ...], tuple[int, ...], str]
+"""GPUs, MiB on each of them, node."""
+
+TRIES = 4
+"""Orders of the lost replicas that are tried, at most."""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What a greedy found after one loss: the models that found no room, one entry a replica; who starts where."""
+
+    missing: tuple[int, ...]
+    starts: tuple[tuple[int, Start], ...] = ()
+    stops: tuple[int, ...] = ()
+
+    @property
+    def gpus(self) -> set[int]:
+        return {gpu for _model, (gpus, _mib, _node) in self.starts for gpu in gpus}
+
+
+class Losses:
+    """The node losses of a space. Made once, asked for any choice of its candidates."""
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self.nodes = tuple(sorted({gpu.node for gpu in space.gpus if gpu.usable}))
+        self.members: dict[str, list[int]] = defaultdict(list)
+        for position, gpu in enumerate(space.gpus):
+            self.members[gpu.node].append(position)
+        self.places = [_starts(space, m) for m in range(len(space.models))]
+        self.least = [min((sum(mib) for _gpus, mib, _node in places), default=0) for places in self.places]
+        self.narrowest = [min((min(mib) for _gpus, mib, _node in places), default=0) for places in self.places]
+        # A count of the work that is done here, which is the same on every machine.
+        self.looks = 0
+        self._heads: dict[tuple[int, str], tuple[tuple[int, int, Start], ...]] = {}
+        self._without: dict[tuple[int, str], tuple[Start, ...]] = {}
+
+    def starts(self, model: int, node: str) -> tuple[Start, ...]:
+        """Return where the model could start once the node is lost."""
+        key = (model, node)
+        if key not in self._without:
+            left = tuple(place for place in self.places[model] if place[2] != node)
+            if not left and self.places[model]:
+                # One that no single GPU of the rest can hold may be split there.
+                left = tuple(_start(place) for place in self.space.splits(model) if place.node != node)
+            self._without[key] = left
+        return self._without[key]
+
+    def heads(self, model: int, node: str) -> tuple[tuple[int, int, Start], ...]:
+        """Return the same places, with the first GPU and the MiB on it."""
+        key = (model, node)
+        if key not in self._heads:
+            self._heads[key] = tuple((place[0][0], place[1][0], place) for place in self.starts(model, node))
+        heads = self._heads[key]
+        self.looks += len(heads)
+        return heads
+
+    def survived(self, chosen: Collection[int]) -> int:
+        """Return how many node losses are survived, at least."""
+        fleet = Fleet(self, chosen)
+        return sum(not fleet.recovery(node).missing for node in self.nodes)
+
+    def most(self, unmet: int) -> int:
+        """Return how many losses any placement survives at most that misses so many minimums: what fits without a node.
+
+        For each size: a GPU holds so many replicas that are not smaller, whatever they are.
+        """
+        space = self.space
+        sizes = sorted(
+            size for m, model in enumerate(space.models) for size in [self._size(m)] * model.replicas_min if size
+        )
+        steps = sorted(set(sizes))
+        held = {node: self._held(node, steps) for node in self.nodes}
+        total = [sum(column) for column in zip(*held.values(), strict=True)]
+        wanted = [len(sizes) - bisect_left(sizes, step) - unmet for step in steps]
+        return sum(
+            all(every - here >= least for every, here, least in zip(total, held[node], wanted, strict=True))
+            and (unmet > 0 or all(self._holds(m, node) for m in range(len(space.models))))
+            for node in self.nodes
+        )
+
+    def _size(self, model: int) -> int:
+        """Return the least MiB of a replica of the model on whatever single GPU; 0 where it may be split."""
+        places, members = self.places[model], self.space.by_model[model]
+        if len({node for _gpus, _mib, node in places}) < 2 or any(len(gpus) > 1 for gpus, _mib, _node in places):
+            return 0
+        runs = [self.space.candidates[i] for i in members if self.space.candidates[i].running]
+        if any(len(candidate.gpus) > 1 for candidate in runs):
+            return 0
+        return min(*(mib[0] for _gpus, mib, _node in places), *(candidate.mib[0] for candidate in runs))
+
+    def _held(self, node: str, sizes: Iterable[int]) -> list[int]:
+        """Return for each size how many replicas the GPUs of the node hold that are not smaller, at most."""
+        space = self.space
+        rooms = [max(space.gpus[gpu].offer_mib, space.running_mib[gpu]) for gpu in self.members[node]]
+        return [sum(room // size for room in rooms) for size in sizes]
+
+    def _holds(self, model: int, node: str) -> bool:
+        """Tell whether the empty fleet could hold the minimum of the model without the node."""
+        places = [*self.starts(model, node)]
+        runs = (self.space.candidates[i] for i in self.space.by_model[model] if self.space.candidates[i].running)
+        places += [_start(candidate) for candidate in runs if candidate.node != node]
+        rules = self.space.models[model]
+        if rules.constraints.spread == "node":
+            return len({at for _gpus, _mib, at in places}) >= rules.replicas_min
+        if rules.constraints.spread == "domain":
+            return len({self.space.domains[at] for _gpus, _mib, at in places}) >= rules.replicas_min
+        fewest = min((len(gpus) for gpus, _mib, _at in places), default=1)
+        return len({gpu for gpus, _mib, _at in places for gpu in gpus}) // fewest >= rules.replicas_min
+
+
+class Fleet:
+    """Chosen candidates, which may be changed one by one, and the room that they leave."""
+
+    def __init__(self, losses: Losses, chosen: Iterable[int]) -> None:
+        space = losses.space
+        self.losses = losses
+        self.space = space
+        self.free = [gpu.offer_mib for gpu in space.gpus]
+        self.of_model: list[set[int]] = [set() for _model in space.models]
+        self.on_node: defaultdict[str, set[int]] = defaultdict(set)
+        for i in chosen:
+            self.take(i)
+
+    def take(self, i: int) -> None:
+        """Add a replica; there is room for it."""
+        candidate = self.space.candidates[i]
+        self.of_model[candidate.model].add(i)
+        self.on_node[candidate.node].add(i)
+        for gpu, mib in zip(candidate.gpus, candidate.mib, strict=True):
+            self.free[gpu] -= mib
+
+    def drop(self, i: int) -> None:
+        """Remove a replica that is there."""
+        candidate = self.space.candidates[i]
+        self.of_model[candidate.model].remove(i)
+        self.on_node[candidate.node].remove(i)
+        for gpu, mib in zip(candidate.gpus, candidate.mib, strict=True):
+            self.free[gpu] += mib
+
+    def goal(self, model: int) -> int:
+        """Return how many replicas of the model have to be there again."""
+        return min(self.space.models[model].replicas_min, len(self.of_model[model]))
+
+    def lost(self, node: str) -> list[int]:
+        """Return the models that fall below their goal with the node, one entry a replica, the largest first."""
+        gone: dict[int, int] = defaultdict(int)
+        for i in self.on_node[node]:
+            gone[self.space.candidates[i].model] += 1
+        found = []
+        for model, count in gone.items():
+            found += [model] * max(0, count - (len(self.of_model[model]) - self.goal(model)))
+        return sorted(found, key=lambda model: (-self.losses.least[model], model))
+
+    def keys(self, model: int, gpus: Iterable[int], node: str) -> Iterable[t.Hashable]:
+        """Return what no other replica of the model may share: GPUs, or the node or failure domain."""
+        spread = self.space.models[model].constraints.spread
+        if spread == "node":
+            return (node,)
+        return (self.space.domains[node],) if spread == "domain" else gpus
+
+    def closed(self, model: int, node: str) -> set[t.Hashable]:
+        """Return the keys that survivors of the node's loss have."""
+        survivors = (self.space.candidates[i] for i in self.of_model[model])
+        return {key for one in survivors if one.node != node for key in self.keys(model, one.gpus, one.node)}
+
+    def open(self, model: int, node: str) -> list[Start]:
+        """Return where the model could start beside its survivors, room aside."""
+        closed = self.closed(model, node)
+        places = self.losses.starts(model, node)
+        return [place for place in places if closed.isdisjoint(self.keys(model, place[0], place[2]))]
+
+    def extras(self, node: str) -> dict[int, tuple[int, list[int]]]:
+        """Return for each model that has survivors beyond its goal how many, and all its survivors."""
+        found = {}
+        for model, members in enumerate(self.of_model):
+            if len(members) <= self.space.models[model].replicas_min:
+                continue
+            left = sorted(i for i in members if self.space.candidates[i].node != node)
+            if len(left) > self.goal(model):
+                found[model] = (len(left) - self.goal(model), left)
+        return found
+
+    def hopeless(self, model: int, node: str) -> bool:
+        """Tell whether no place would have room for the model even if all that may be stopped on it were."""
+        freed: defaultdict[int, int] = defaultdict(int)
+        for _spare, members in self.extras(node).values():
+            for i in members:
+                candidate = self.space.candidates[i]
+                for gpu, mib in zip(candidate.gpus, candidate.mib, strict=True):
+                    freed[gpu] += mib
+        return not any(
+            all(mib <= self.free[gpu] + freed[gpu] for gpu, mib in zip(place[0], place[1], strict=True))
+            for place in self.open(model, node)
+        )
+
+    def recovery(self, node: str, tries: int = TRIES) -> Recovery:
+        """Return what is found for the lost replicas of the node: the best of several tries."""
+        order = self.lost(node)
+        best = Recovery(tuple(order))
+        if not order:
+            return best
+        for _try in range(tries):
+            found = _Rescue(self, node).run(order)
+            if len(found.missing) < len(best.missing) or not best.starts:
+                best = found
+            if not found.missing:
+                break
+            first = set(found.missing)
+            again = [m for m in order if m in first] + [m for m in order if m not in first]
+            if again == order:
+                break
+            order = again
+        return best
+
+
+class _Rescue:
+    """One try to find room after a loss."""
+
+    def __init__(self, fleet: Fleet, node: str) -> None:
+        self.fleet = fleet
+        self.node = node
+        self.space = fleet.space
+        self.free = fleet.free.copy()
+        self.closed: dict[int, set[t.Hashable]] = {}
+        self.starts: list[tuple[int, Start]] = []
+        self.stops: list[int] = []
+        self.spare: dict[int, int] | None = None
+        self.on_gpu: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+
+    def run(self, order: Iterable[int]) -> Recovery:
+        missing = []
+        for model in order:
+            place = self._roomy(model) or self._reclaimed(model)
+            if place is None:
+                missing.append(model)
+                continue
+            gpus, mib, node = place
+            for gpu, part in zip(gpus, mib, strict=True):
+                self.free[gpu] -= part
+            self.closed[model].update(self.fleet.keys(model, gpus, node))
+            self.starts.append((model, place))
+        return Recovery(tuple(missing), tuple(self.starts), tuple(self.stops))
+
+    def _shut(self, model: int) -> set[t.Hashable]:
+        if model not in self.closed:
+            self.closed[model] = self.fleet.closed(model, self.node)
+        return self.closed[model]
+
+    def _roomy(self, model: int) -> Start | None:
+        """Return the tightest place with room, of those on the fewest GPUs."""
+        free = self.free
+        # Most places are ruled out by this line, so nothing else may be slow.
+        roomy = [place for gpu, mib, place in self.fleet.losses.heads(model, self.node) if free[gpu] >= mib]
+        shut, keys = self._shut(model), self.fleet.keys
+        best: Start | None = None
+        fewest, least = 9, 0
+        for place in roomy:
+            gpus, mib, node = place
+            parts = [free[gpu] - part for gpu, part in zip(gpus, mib, strict=True)]
+            key = (len(gpus), sum(parts))
+            if (best is None or key < (fewest, least)) and min(parts) >= 0 and shut.isdisjoint(keys(model, gpus, node)):
+                best, (fewest, least) = place, key
+        return best
+
+    # --- stopping what is beyond a minimum ---
+
+    def _find_extras(self) -> dict[int, int]:
+        """Return how many of each model may be stopped, noting on which GPUs they are."""
+        extras = self.fleet.extras(self.node)
+        for _spare, members in extras.values():
+            for i in members:
+                candidate = self.space.candidates[i]
+                for gpu, mib in zip(candidate.gpus, candidate.mib, strict=True):
+                    self.on_gpu[gpu].append((mib, i))
+        for held in self.on_gpu.values():
+            held.sort(key=lambda item: (-item[0], item[1]))
+        return {model: spare for model, (spare, _members) in extras.items()}
+
+    def _reclaimed(self, model: int) -> Start | None:
+        if self.spare is None:
+            self.spare = self._find_extras()
+        if not self.spare:
+            return None
+        best: tuple[tuple[int, int], Start, set[int]] | None = None
+        shut = self._shut(model)
+        for place in self.fleet.losses.starts(model, self.node):
+            stops = self._room_made(place)
+            if stops is None or not shut.isdisjoint(self.fleet.keys(model, place[0], place[2])):
+                continue
+            key = (len(stops), sum(self.space.candidates[i].shape.vram_mib for i in stops))
+            if best is None or key < best[0]:
+                best = (key, place, stops)
+        if best is None:
+            return None
+        for i in sorted(best[2]):
+            candidate = self.space.candidates[i]
+            self.spare[candidate.model] -= 1
+            self.stops.append(i)
+            for gpu, mib in zip(candidate.gpus, candidate.mib, strict=True):
+                self.free[gpu] += mib
+        return best[1]
+
+    def _room_made(self, place: Start) -> set[int] | None:
+        """Return what to stop so that the place has room, or None."""
+        assert self.spare is not None
+        stops: set[int] = set()
+        used: dict[int, int] = {}
+        for gpu, mib in zip(place[0], place[1], strict=True):
+            missing = mib - self.free[gpu]
+            for part, i in self.on_gpu.get(gpu, ()):
+                if missing <= 0:
+                    break
+                if i in stops:
+                    missing -= part
+                    continue
+                of = self.space.candidates[i].model
+                if i not in self.stops and used.get(of, 0) < self.spare[of]:
+                    stops.add(i)
+                    used[of] = used.get(of, 0) + 1
+                    missing -= part
+            if missing > 0:
+                return None
+        return stops
+
+
+def _starts(space: Space, model: int) -> tuple[Start, ...]:
+    """Return where the model could start, also in place of what runs."""
+    members = [space.candidates[i] for i in space.by_model[model]]
+    fresh = [candidate for candidate in members if not candidate.running]
+    whole = any(len(candidate.gpus) == 1 for candidate in members)
+    for candidate in members:
+        if candidate.running and (len(candidate.gpus) == 1) == whole:
+            gpus = [space.gpus[gpu] for gpu in candidate.gpus]
+            shape = single(space.models[model], gpus[0]) if whole else split(space.models[model], gpus)
+            if shape is not None and shape.fits and shape.runner == candidate.shape.runner:
+                fresh.append(Candidate(model, candidate.gpus, shape))
+    return tuple(_start(candidate) for candidate in sorted(fresh, key=lambda candidate: candidate.gpus))
+
+
+def _start(candidate: Candidate) -> Start:
+    return (candidate.gpus, candidate.mib, candidate.node)
