@@ -115,22 +115,24 @@ def dive(
     *,
     unmet: Sequence[int] | None = None,
     effort: Effort = THOROUGH,
+    closed: frozenset[int] = frozenset(),
 ) -> State:
     """Return a placement that has the given candidates and is completed by patterns.
 
     ``spend`` is told of the work done, in models that a GPU is priced for, and says whether there is time for more.
     ``unmet`` is how many minimum replicas of each class may be missing; else one costs more than all that is served.
+    Nothing is put on the ``closed`` GPUs.
     """
     chosen = frozenset(given)
     if any(len(candidate.gpus) > 1 and not candidate.running for candidate in space.candidates):
         for _step in range(SPLIT_STEPS):
-            program = _Dive(space, limits, chosen, spend, unmet=unmet, splits=True)
+            program = _Dive(space, limits, chosen, spend, unmet=unmet, splits=True, closed=closed)
             program.converge(effort.first)
             more = program.settle_splits()
             if not more:
                 break
             chosen |= more
-    return _Dive(space, limits, chosen, spend, unmet=unmet).run(effort)
+    return _Dive(space, limits, chosen, spend, unmet=unmet, closed=closed).run(effort)
 
 
 class _Dive:
@@ -143,10 +145,11 @@ class _Dive:
         *,
         unmet: Sequence[int] | None = None,
         splits: bool = False,
+        closed: frozenset[int] = frozenset(),
     ) -> None:
         self.space = space
         self.spend = spend
-        self.state = State(space, limits.ceilings, given)
+        self.state = State(space, limits.ceilings, given, closed)
         self.single = [_singles(space, gpu) for gpu in range(len(space.gpus))]
         self.classes = _classes(space, self.state, self.single)
         self.master = _Master(space, self.state, self.classes, unmet)

@@ -23,7 +23,9 @@ Order = t.Callable[["State", int], tuple[int, ...]]
 class State:
     """A growing placement: free VRAM and time of each GPU, who is where."""
 
-    def __init__(self, space: Space, ceilings: tuple[int, ...], chosen: Iterable[int]) -> None:
+    def __init__(
+        self, space: Space, ceilings: tuple[int, ...], chosen: Iterable[int], closed: Iterable[int] = ()
+    ) -> None:
         self.space = space
         self.ceilings = ceilings
         self.free = [gpu.offer_mib for gpu in space.gpus]
@@ -34,6 +36,8 @@ class State:
         self.given = [0] * len(space.models)
         for i in sorted(chosen):
             self.take(i)
+        for gpu in closed:
+            self.free[gpu] = 0
 
     def take(self, i: int) -> None:
         candidate = self.space.candidates[i]

@@ -19,6 +19,7 @@ from ..model import Objective
 from ._cp_sat import cp_model
 from .dive import prices
 from .formulation import Formulation
+from .incumbent import fill
 from .losses import Losses
 from .recovery import size
 from .region import Region
@@ -26,6 +27,7 @@ from .relaxation import Relaxation
 from .reserve import core, strengthen
 from .sharing import divide
 from .space import MORE_IS_BETTER, Limits, Solution, Space, balance, churn, served, unmet, weak, worth
+from .spare import spared
 from .start import SMALL, dived, simple_bounds
 from .watch import Watch
 
@@ -285,10 +287,13 @@ class _Passes:
         with self.budget.capped(0.4):
             looks = self.losses.looks
             most = looks + int(self.budget.left / LOOK)
+            first = self.best
+            if self._free and len(self.space.gpus) > SMALL:
+                first = spared(self.losses, self.limits, self.best, self.budget.spend, floor)
             found = strengthen(
                 self.losses,
-                self.limits,
-                self.best,
+                first,
+                self._completed,
                 floor_served=floor,
                 seed=self.budget.seed,
                 steps=STEPS,
@@ -299,6 +304,13 @@ class _Passes:
             self.best = found
             # The hints of the model are those of another solution.
             self.cp = None
+
+    def _completed(self, chosen: frozenset[int]) -> Solution:
+        """Return an arrangement of the minimums with what serves more."""
+        if self._free and len(self.space.gpus) > SMALL:
+            missing = unmet(self.space, self.best.chosen)
+            return dived(self.space, self.limits, chosen, self.budget.spend, missing=missing)
+        return fill(self.space, self.limits, chosen, self.best)
 
     def _balance(self) -> None:
         """Leave as much as can be free where the least is, against estimates that err."""

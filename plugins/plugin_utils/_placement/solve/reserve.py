@@ -18,9 +18,11 @@ import random
 import typing as t
 from collections import Counter
 
-from .incumbent import fill
 from .losses import Fleet, Losses, Recovery
-from .space import Limits, Solution, Space, served, unmet, weak
+from .space import Solution, Space, served, unmet, weak
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable
 
 HISTORY = 40
 """A step may be as bad as what was reached so many steps ago."""
@@ -33,25 +35,35 @@ KICKS = 3
 
 
 def strengthen(
-    losses: Losses, limits: Limits, solution: Solution, *, floor_served: int, seed: int, steps: int, looks: int
+    losses: Losses,
+    solution: Solution,
+    complete: Callable[[frozenset[int]], Solution],
+    *,
+    floor_served: int,
+    seed: int,
+    steps: int,
+    looks: int,
 ) -> Solution:
     """Return a solution after which more node losses are survived, or the given one.
 
     It misses as many minimums of each class, survives as much weakly, and serves at least ``floor_served``. What runs
     stays where it is. It ends after so many attempts to move something, or when ``losses`` has looked so often.
+    ``complete`` adds to an arrangement of the minimums what serves more.
     """
     space = losses.space
     search = _Search(losses, core(space, solution), random.Random(seed))
     before = losses.survived(solution.chosen)
-    found = search.run(steps, looks)
-    standard = (unmet(space, solution.chosen), -weak(space, solution.chosen))
-    for chosen in reversed(found):
-        filled = fill(space, limits, chosen, solution)
-        if losses.survived(filled.chosen) <= before or served(space, filled) < floor_served:
-            continue
-        if (unmet(space, filled.chosen), -weak(space, filled.chosen)) <= standard:
-            return filled
+    for chosen in reversed(search.run(steps, looks)):
+        found = complete(chosen)
+        if acceptable(space, found, solution, floor_served) and losses.survived(found.chosen) > before:
+            return found
     return solution
+
+
+def acceptable(space: Space, found: Solution, than: Solution, floor_served: int) -> bool:
+    """Tell whether a solution is no worse than another one in what goes before strong N-1, and serves enough."""
+    standard = (unmet(space, than.chosen), -weak(space, than.chosen))
+    return served(space, found) >= floor_served and (unmet(space, found.chosen), -weak(space, found.chosen)) <= standard
 
 
 def core(space: Space, solution: Solution) -> frozenset[int]:
