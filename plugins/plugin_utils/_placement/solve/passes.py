@@ -189,7 +189,17 @@ class _Passes:
         self._maximise("served", served(space, self.best), self.bounds[2], 0.8)
         self._minimise("churn_mib", churn(space, self.best.chosen), 0, 0.9)
         self._balance()
-        return Outcome(self.best, tuple(self.objectives))
+        return Outcome(self.best, tuple(map(self._as_it_is, self.objectives)))
+
+    def _as_it_is(self, objective: Objective) -> Objective:
+        """Return an objective with what the best solution has of it: a later pass may have found more on its way."""
+        value = objective.value
+        if objective.name == "unmet_minimum":
+            position = self.space.classes.index(objective.priority or 0)
+            value = unmet(self.space, self.best.chosen)[position]
+        elif objective.name == "weak_n1":
+            value = weak(self.space, self.best.chosen)
+        return dataclasses.replace(objective, value=value, proved=value == objective.bound)
 
     def _prepare(self) -> None:
         """Start the pass of what is served from the best division of time, and from patterns for all of the fleet."""
