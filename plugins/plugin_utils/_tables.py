@@ -23,7 +23,7 @@ WIDTH = 100
 _OBJECTIVES = {
     "unmet_minimum": ("minimum replicas that found no place", "replicas", 1),
     "weak_n1": ("models that outlive the loss of any one node", "models", 1),
-    "strong_n1": ("node losses after which every minimum fits again", "nodes", 1),
+    "strong_n1": ("node losses that minimums survive, at ≤ 5 % of service", "nodes", 1),
     "served": ("demand served, weighted", "tokens/s", 1000),
     "churn_mib": ("to load in new places", "GiB", 1024),
     "balance_mib": ("least left free on a GPU in use", "GiB", 1024),

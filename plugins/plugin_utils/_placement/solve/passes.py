@@ -61,7 +61,7 @@ EXACT = 1500
 GIVEN_UP = 20
 """Strong N-1 may cost one part in so many of the most that can be served by its bound: 5 %."""
 
-STEPS = 3000
+STEPS = 800
 """Attempts to move something for strong N-1, at most."""
 
 LOOK = 3e-7
@@ -294,7 +294,7 @@ class _Passes:
         return max(0, value - bound // GIVEN_UP)
 
     def _strengthen(self, floor: int) -> None:
-        with self.budget.capped(0.4):
+        with self.budget.capped(0.5):
             looks = self.losses.looks
             most = looks + int(self.budget.left / LOOK)
             first = self.best

@@ -29,7 +29,15 @@ HISTORY = 40
 
 SEARCH_TRIES = 2
 
+RESTARTS = 10
+"""Searches from the same start, at most, since each ends somewhere else."""
+
+CHOICES = 8
+"""Of the arrangements found so many are filled up and looked at, the best first."""
+
 ROUNDS = 100
+"""Times that consolidation is taken up again where it is stuck."""
+
 KICKS = 3
 """Swaps at random where consolidation is stuck."""
 
@@ -47,17 +55,25 @@ def strengthen(
     """Return a solution after which more node losses are survived, or the given one.
 
     It misses as many minimums of each class, survives as much weakly, and serves at least ``floor_served``. What runs
-    stays where it is. It ends after so many attempts to move something, or when ``losses`` has looked so often.
-    ``complete`` adds to an arrangement of the minimums what serves more.
+    stays where it is. A search ends after so many ``steps``, attempts to move something, and the last one
+    when ``losses`` has looked so often. ``complete`` adds to an arrangement of the minimums what serves more.
     """
-    space = losses.space
-    search = _Search(losses, core(space, solution), random.Random(seed))
-    before = losses.survived(solution.chosen)
-    for chosen in reversed(search.run(steps, looks)):
-        found = complete(chosen)
-        if acceptable(space, found, solution, floor_served) and losses.survived(found.chosen) > before:
-            return found
-    return solution
+    start = core(losses.space, solution)
+    found: list[tuple[int, frozenset[int]]] = []
+    for number in range(RESTARTS):
+        search = _Search(losses, start, random.Random(seed * RESTARTS + number), large=1 - number % 2)
+        found += search.run(steps, looks)
+        if losses.looks >= looks or not search.failed():
+            break
+    found.sort(key=lambda item: item[0])
+    best = (losses.survived(solution.chosen), solution)
+    for _failed, chosen in found[:CHOICES]:
+        filled = complete(chosen)
+        if acceptable(losses.space, filled, solution, floor_served):
+            survived = losses.survived(filled.chosen)
+            if survived > best[0]:
+                best = (survived, filled)
+    return best[1]
 
 
 def acceptable(space: Space, found: Solution, than: Solution, floor_served: int) -> bool:
@@ -84,10 +100,11 @@ def core(space: Space, solution: Solution) -> frozenset[int]:
 class _Search:
     """The arrangement of the minimums, what is known of each loss, and how bad that is."""
 
-    def __init__(self, losses: Losses, start: frozenset[int], draw: random.Random) -> None:
+    def __init__(self, losses: Losses, start: frozenset[int], draw: random.Random, *, large: int) -> None:
         self.losses = losses
         self.space = losses.space
         self.draw = draw
+        self.large = large
         self.fleet = Fleet(losses, start)
         self.on_gpu: list[set[int]] = [set() for _gpu in self.space.gpus]
         for i in start:
@@ -109,14 +126,14 @@ class _Search:
         }
         self.cost = sum(self._cost(node, found) for node, found in self.known.items())
 
-    def run(self, steps: int, looks: int) -> list[frozenset[int]]:
-        """Search; return each arrangement that survived more than all before it."""
-        best = self._failed()
+    def run(self, steps: int, looks: int) -> list[tuple[int, frozenset[int]]]:
+        """Search; return each arrangement that survived more than all before it, with the losses that it does not."""
+        best = self.failed()
         found = []
         self.consolidate(ROUNDS, looks)
-        if self._failed() < best:
-            best = self._failed()
-            found.append(frozenset(self.chosen))
+        if self.failed() < best:
+            best = self.failed()
+            found.append((best, frozenset(self.chosen)))
         history = [self.cost] * HISTORY
         for step in range(steps):
             if not best or self.losses.looks >= looks:
@@ -129,13 +146,14 @@ class _Search:
             place = step % HISTORY
             if self.cost > max(old, history[place]):
                 self._revert(moves, undo, old)
-            elif self.cost < old and self._failed() < best:
-                best = self._failed()
-                found.append(frozenset(self.chosen))
+            elif self.cost < old and self.failed() < best:
+                best = self.failed()
+                found.append((best, frozenset(self.chosen)))
             history[place] = min(history[place], self.cost) if self.cost < history[place] else max(self.cost, old)
         return found
 
-    def _failed(self) -> int:
+    def failed(self) -> int:
+        """Return how many losses are not survived."""
         return sum(bool(found.missing) for found in self.known.values())
 
     def _cost(self, node: str, found: Recovery) -> int:
@@ -193,8 +211,8 @@ class _Search:
             self._take(i)
 
     def _use(self, gpu: int, room: int) -> int:
-        """Return what so much room on the GPU is worth: more on a large one, and more in one piece."""
-        return room * (room + self.space.gpus[gpu].offer_mib)
+        """Return what so much room on the GPU is worth: more in one piece, and in some searches on a large GPU."""
+        return room * (room + self.large * self.space.gpus[gpu].offer_mib)
 
     def _denser(self, i: int) -> list[tuple[int, int]]:
         """Return the move of the replica, or its swap with another, that gains most."""
