@@ -1,0 +1,104 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The chat page as a user has it: in a real Chromium, through the frontend's port."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import typing as t
+
+import pytest
+from lab_hosts import ROOT
+from playwright.sync_api import Page, expect, sync_playwright
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+
+URL = "http://127.0.0.1:3000"
+EMAIL = "admin@localhost"
+PASSWORD = ROOT / ".lab" / "chat-password"
+# Pictures and, after a failure, what there was to see.
+PICTURES = ROOT / ".lab" / "pictures"
+# Nothing that a browser asks its maker for by itself.
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+MODEL = "gemma3:4b"
+SLOW_MS = 60_000
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    program = shutil.which("chromium")
+    assert program, "no chromium: run tests/tools/system-packages lab"
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        opened = browser.new_page(viewport={"width": 1280, "height": 800})
+        opened.set_default_timeout(SLOW_MS)
+        try:
+            yield opened
+        finally:
+            opened.screenshot(path=PICTURES / "last.png")
+            browser.close()
+
+
+def log_in(page: Page) -> None:
+    page.goto(URL)
+    page.fill("input[type=email]", EMAIL)
+    page.fill("input[type=password]", PASSWORD.read_text())
+    page.click("button[type=submit]")
+    page.get_by_role("button", name="Okay, Let's Go!").click()
+
+
+def choose(page: Page, model: str) -> None:
+    page.click("#model-selector-model-button")
+    page.get_by_role("option", name=model).or_(page.locator(f'[data-value="{model}"]')).first.click()
+    expect(page.locator("#model-selector-model-button")).to_contain_text(model)
+
+
+def ask(page: Page, question: str, number: int) -> list[str]:
+    """The texts that the answer has on its way to the whole one; ``number`` of the answer in the chat, from 0."""
+    page.locator("#chat-input").click()
+    page.keyboard.type(question)
+    page.click("#send-message-button")
+    answer = page.locator(".chat-assistant").nth(number)
+    answer.wait_for()
+    seen: list[str] = []
+
+    def ended() -> bool:
+        text = answer.inner_text().strip()
+        if text and (not seen or seen[-1] != text):
+            seen.append(text)
+        # The buttons below an answer come with its end.
+        return page.locator(".copy-response-button").count() > number
+
+    for _attempt in range(1200):
+        if ended():
+            break
+        page.wait_for_timeout(50)
+    else:
+        pytest.fail(f"the answer did not end; seen last: {seen[-1:]}")
+    return seen
+
+
+def test_a_user_logs_in_chooses_a_model_and_has_a_chat(page: Page) -> None:
+    log_in(page)
+    choose(page, MODEL)
+    first = ask(page, "Why do old GPUs make good LLM servers?", 0)
+    assert len(first) > 3, f"not streamed: {first}"
+    assert all(part != first[-1] for part in first[:-1])
+    page.screenshot(path=PICTURES / "chat.png")
+    second = ask(page, "What is the capital of France? Answer with one word.", 1)
+    assert "Paris" in second[-1]
+    assert page.locator(".chat-assistant").count() == 2
+    assert re.search(r"/c/[0-9a-f-]{36}$", page.url)
