@@ -46,7 +46,7 @@ def page() -> Iterator[Page]:
     PICTURES.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
-        opened = browser.new_page(viewport={"width": 1100, "height": 560})
+        opened = browser.new_page(viewport={"width": 1100, "height": 640})
         opened.set_default_timeout(SLOW_MS)
         try:
             yield opened
