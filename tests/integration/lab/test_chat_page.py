@@ -10,11 +10,12 @@ import json
 import re
 import shutil
 import typing as t
+import urllib.error
 import urllib.request
 import uuid
 
 import pytest
-from lab_hosts import ROOT
+from lab_hosts import ADDRESSES, ROOT, Host
 from playwright.sync_api import Page, expect, sync_playwright
 
 if t.TYPE_CHECKING:
@@ -132,3 +133,15 @@ def test_a_user_logs_in_chooses_a_model_and_has_a_chat(page: Page, user: dict[st
     page.mouse.move(0, 0)
     page.get_by_text("Stop", exact=True).wait_for(state="hidden")
     page.screenshot(path=PICTURES / "chat.png")
+
+
+def test_the_page_listens_for_the_frontends_only(hosts: dict[str, Host]) -> None:
+    probe = f"curl -s -o /dev/null -m 3 -w '%{{http_code}}' http://{ADDRESSES['webui1']}:8081/health; true"
+    assert hosts["frontend1"].run(probe) == "200"
+    assert hosts["gpu2"].run(probe) == "000"
+
+
+def test_nobody_signs_up_by_himself() -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        ask_api("signup", email="somebody@example.org", password=uuid.uuid4().hex, name="Somebody")
+    assert refused.value.code == 403
