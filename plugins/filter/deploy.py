@@ -8,7 +8,14 @@ from __future__ import annotations
 
 import typing as t
 
-from ..plugin_utils._deploy import answer_fault, frontend_models, launch_parameters, launch_probes, replica_fault
+from ..plugin_utils._deploy import (
+    answer_fault,
+    chat_models,
+    frontend_models,
+    launch_parameters,
+    launch_probes,
+    replica_fault,
+)
 from ..plugin_utils._rollout import restart_batches, routed, servers_down, start_failures, start_outcomes, waves_to_make
 
 
@@ -16,6 +23,7 @@ class FilterModule:
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         return {
             "answer_fault": answer_fault,
+            "chat_models": chat_models,
             "frontend_models": frontend_models,
             "launch_parameters": launch_parameters,
             "launch_probes": launch_probes,

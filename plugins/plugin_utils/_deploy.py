@@ -95,6 +95,29 @@ def frontend_models(
     return list(models.values())
 
 
+def chat_models(replicas: Iterable[Values], models: object, catalog: Values) -> dict[str, str]:
+    """What the chat page begins with (``default``) and has titles written by (``task``); both empty without a model.
+
+    ``replicas`` are the plan's. The default is the chat model of the highest priority, then weight, then the first of
+    the inventory; the other the one whose replica takes the least VRAM.
+    """
+    wanted = _wanted(models)
+    entries = _entries(catalog)
+    sizes: dict[str, int] = {}
+    for replica in replicas:
+        name = str(replica["model"])
+        if _kind(wanted[name], entries) == DEFAULT_KIND:
+            size = sum(gpu["vram_mib"] for gpu in replica["gpus"])
+            sizes[name] = min(size, sizes.get(name, size))
+    placed = [model for model in wanted.values() if model.name in sizes]
+    if not placed:
+        return {"default": "", "task": ""}
+    return {
+        "default": max(placed, key=lambda model: (model.priority, model.weight)).name,
+        "task": min(placed, key=lambda model: sizes[model.name]).name,
+    }
+
+
 def launch_probes(running: Iterable[Values]) -> list[dict[str, t.Any]]:
     """The request that asks each running model its known question, with one of its replicas to judge the answer by."""
     by_model = {str(replica["model"]): replica for replica in running}
@@ -141,10 +164,13 @@ def _entries(catalog: Values) -> dict[str, Values]:
     return {same_name(str(name)): entry for name, entry in catalog.items()}
 
 
-def _probe(model: Wanted, catalog: Values, probes: Values) -> dict[str, t.Any]:
-    entries = _entries(catalog)
+def _kind(model: Wanted, entries: Mapping[str, Values]) -> str:
     entry = entries.get(same_name(model.source)) or entries.get(same_name(model.name)) or {}
-    kind = str(entry.get("kind", DEFAULT_KIND))
+    return str(entry.get("kind", DEFAULT_KIND))
+
+
+def _probe(model: Wanted, catalog: Values, probes: Values) -> dict[str, t.Any]:
+    kind = _kind(model, _entries(catalog))
     return {"kind": kind, **probes[kind]}
 
 

@@ -15,7 +15,8 @@ import typing as t
 
 # As the role's template writes them. A file without the router is somebody else's.
 _OURS = re.compile(r"^\s+lua-load-per-thread /etc/haproxy/sdai/sdai_route\.lua$", re.MULTILINE)
-_SERVER = re.compile(r"^\s+server (?P<id>\S+) (?P<address>\S+):(?P<port>[0-9]+)(?= |$)", re.MULTILINE)
+# The chat page's server has no maxconn.
+_SERVER = re.compile(r"^\s+server (?P<id>\S+) (?P<address>\S+):(?P<port>[0-9]+) maxconn ", re.MULTILINE)
 
 
 def frontend_servers(configuration: str) -> list[dict[str, t.Any]]:

@@ -257,6 +257,7 @@ _SETTINGS: Mapping[str, Callable[[Reader, str], object]] = {
     "sdai_plan_dir": _path,
     "sdai_plan_file": _path,
     "sdai_procfs_root": _path,
+    "sdai_purge_chats": _switch,
     "sdai_purge_models": _switch,
     "sdai_require": lambda reader, name: reader.choice(name, REQUIREMENTS, default=REQUIREMENTS[0]),
     "sdai_residency": lambda reader, name: reader.choice(name, RESIDENCY, default=RESIDENCY[0]),

@@ -38,6 +38,7 @@ INVENTORY = (
     "sdai_plan_file",
     "sdai_plan_seconds",
     "sdai_procfs_root",
+    "sdai_purge_chats",
     "sdai_purge_models",
     "sdai_replan",
     "sdai_require",
@@ -47,6 +48,7 @@ INVENTORY = (
     "sdai_teardown",
     "sdai_vram_context_mib",
     "sdai_vram_margin_mib",
+    "sdai_webui_group",
     "sdai_what_if",
 )
 """What a user may set."""

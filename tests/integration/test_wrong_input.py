@@ -178,6 +178,18 @@ COMMANDS: dict[str, tuple[str, list[str], dict[str, t.Any], list[str]]] = {
         {"gpu1.sdai_gpus": "(removed)", "gpu2.sdai_gpus": "(removed)"},
         ["The inventory group doors has no hosts", "Put at least one host into it"],
     ),
+    "a chat page without a password": (
+        "apply",
+        ["-e", "sdai_webui_group=frontends"],
+        {"gpu1.sdai_gpus": "(removed)", "gpu2.sdai_gpus": "(removed)"},
+        ["open_webui_admin_password is not set for frontend1:", "Set it in group_vars, encrypted with ansible-vault"],
+    ),
+    "two chat pages": (
+        "apply",
+        ["-e", "sdai_webui_group=gpu_nodes"],
+        {"gpu1.sdai_gpus": "(removed)", "gpu2.sdai_gpus": "(removed)"},
+        ["The inventory group gpu_nodes has gpu1, gpu2, gpu3: each would have accounts", "Keep one of them."],
+    ),
     "declared GPUs": (
         "apply",
         [],

@@ -23,7 +23,9 @@ RESULTS = "check.jsonl"
 STORE = "/var/lib/sdai/store"
 PRIVATE = "/var/lib/sdai/replicas"
 DEFAULT_HOST = "registry.ollama.ai"
-SERVER = re.compile(r"^ *(?:backend (?P<backend>\S+)|server (?P<id>\S+) (?P<rest>\S+ maxconn \d+)(?: .*)?)$", re.M)
+SERVER = re.compile(
+    r"^ *(?:backend (?P<backend>\S+)|server (?P<id>\S+) (?P<rest>\S+:\d+(?: maxconn \d+)?)(?: .*)?)$", re.M
+)
 
 Line = dict[str, t.Any]
 

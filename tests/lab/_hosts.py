@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import shutil
 import typing as t
 from dataclasses import dataclass
 from pathlib import Path
 
+import _wheels
 from _engine import CACHE, ROOT, STATE, podman, run, write
 from _image import digest, nvml
 
@@ -23,13 +25,19 @@ SUBNET, GATEWAY = "10.89.77.0/24", "10.89.77.1"
 SIMGPU = ROOT / "tests/lab/simgpu"
 STANDIN = ROOT / "tests/lab/ollama"
 LIBRARY = "/usr/local/lib/sdai-lab"
+WHEELS = "/srv/sdai-lab-wheels"
+PIP_CONF = ":/etc/pip.conf:ro"
+CHAT_PASSWORD = STATE / "chat-password"
 SSH = STATE / "ssh"
 HOST_SSH = STATE / "host-ssh"
 
 
 @dataclass(frozen=True)
 class Host:
-    """A container. `gpus` names its cards' description; `systemd` is false for the one that only serves files."""
+    """A container. `gpus` names its cards' description; `systemd` is false for the one that only serves files.
+
+    `wheels`: it installs Python packages from those that are kept here, and from nowhere else.
+    """
 
     name: str
     address: str
@@ -37,6 +45,7 @@ class Host:
     gpus: Path | None = None
     nvidia: bool = False
     systemd: bool = True
+    wheels: bool = False
     aliases: tuple[str, ...] = ()
 
     @property
@@ -50,7 +59,8 @@ class Host:
 
 
 HOSTS = (
-    Host("frontend1", "10.89.77.10", publish=("127.0.0.1:8080:8080", "127.0.0.1:8404:8404")),
+    Host("frontend1", "10.89.77.10", publish=tuple(f"127.0.0.1:{port}:{port}" for port in (8080, 8404, 3000))),
+    Host("webui1", "10.89.77.13", wheels=True),
     Host("gpu1", "10.89.77.11", gpus=SIMGPU / "hosts/gpu1.json", nvidia=True),
     Host("gpu2", "10.89.77.12", gpus=SIMGPU / "hosts/gpu2.json"),
     Host("gpu3", "10.89.77.14", gpus=SIMGPU / "hosts/gpu3.json", nvidia=True),
@@ -75,7 +85,10 @@ def run_arguments(host: Host, image: str, machine_mounts: Sequence[str]) -> list
     # SYS_ADMIN: systemd builds the units' sandboxes; NET_ADMIN: nftables; SYS_PTRACE: root may look at any process.
     rights = ["--cap-add=SYS_ADMIN,NET_ADMIN,SYS_PTRACE"]
     rights += [f"--security-opt={option}" for option in ("apparmor=unconfined", "label=disable")]
-    mounts = [f"{HOST_SSH}:/etc/sdai-lab-ssh:ro", *machine_mounts, *(_gpu_mounts(host) if host.gpus else [])]
+    own = [*(_gpu_mounts(host) if host.gpus else []), *(_wheel_mounts() if host.wheels else [])]
+    if host.wheels:
+        machine_mounts = [mount for mount in machine_mounts if not mount.endswith(PIP_CONF)]
+    mounts = [f"{HOST_SSH}:/etc/sdai-lab-ssh:ro", *machine_mounts, *own]
     volumes = [f"--volume={mount}" for mount in mounts]
     return [*arguments, "--systemd=always", *rights, *volumes, image, "/sbin/init"]
 
@@ -92,6 +105,11 @@ def _gpu_mounts(host: Host) -> list[str]:
         mounts += [f"{SIMGPU / name}:/usr/bin/{name}:ro" for name in ("nvidia-modprobe", "nvidia-smi")]
         mounts.append(f"{nvml()}:/usr/lib/libnvidia-ml.so.1:ro")
     return mounts
+
+
+def _wheel_mounts() -> list[str]:
+    write(STATE / "pip-wheels.conf", f"[global]\nno-index = true\nfind-links = {WHEELS}\n")
+    return [f"{_wheels.folder()}:{WHEELS}:ro", f"{STATE / 'pip-wheels.conf'}{PIP_CONF}"]
 
 
 def specification(host: Host, arguments: Sequence[str]) -> str:
@@ -125,6 +143,12 @@ def keys() -> None:
     host_key = " ".join((HOST_SSH / "ssh_host_ed25519_key.pub").read_text().split()[:2])
     write(HOST_SSH / "authorized_keys", (SSH / "id_ed25519.pub").read_text())
     write(SSH / "known_hosts", "".join(f"{host.name},{host.address} {host_key}\n" for host in HOSTS))
+
+
+def passwords() -> None:
+    """The administrator's of the chat page, one for each lab; inventories/lab reads it."""
+    if not CHAT_PASSWORD.exists():
+        write(CHAT_PASSWORD, secrets.token_urlsafe(9), mode=0o600)
 
 
 def ssh_command(host: Host) -> list[str]:

@@ -25,6 +25,8 @@ LEFT_OUT = re.compile(
     r"|lib/(apt|dpkg|ucf|systemd/(timers|catalog|random-seed|timesync|coredump|deb-systemd-[^/]*)))"
     r"|.*/__pycache__)\Z"
 )
+# Of 800 MB that pip writes the directory says enough.
+NOT_ENTERED = re.compile(r"/opt/sdai/open-webui/[^/]+/lib\Z")
 # Larger files are told apart by their size and their ends: a model's blob is gigabytes of holes.
 WHOLE_BYTES, END_BYTES = 64 << 20, 1 << 20
 # Units that come and go with logins and with systemd's own timers.
@@ -55,7 +57,7 @@ def files() -> dict[str, dict[str, object]]:
             continue
         try:
             found[path] = entry(path)
-            if found[path]["type"] == "directory":
+            if found[path]["type"] == "directory" and not NOT_ENTERED.match(path):
                 pending += [os.path.join(path, name) for name in os.listdir(path)]
         except FileNotFoundError:
             # Gone since its directory was listed.

@@ -61,6 +61,8 @@ TREES = (
     (re.compile(r"(/opt/sdai/venv)(/.*)?"), r"\1"),
     # Ollama's release archive and the runner that has an archive of its own
     (re.compile(r"(/opt/sdai/ollama/[0-9][^/]*)(/.*)?"), r"\1"),
+    # the chat page's program
+    (re.compile(r"(/opt/sdai/open-webui/[0-9][^/]*)(/.*)?"), r"\1"),
     # what HAProxy did before the role came
     (re.compile(r"(/var/lib/sdai/haproxy)(/.*)?"), r"\1"),
     # a replica's private view; its manifests are items of their own
@@ -79,6 +81,8 @@ CONSEQUENCES = re.compile(
     r"|/etc/(passwd|shadow|group|gshadow|subuid|subgid)"
     # of what runs: sockets, a server's key, the lock of a store, the tool's word on what it started with
     r"|/run/.*|/var/lib/sdai/(home/.*|store/\.lock)|/var/cache/sdai/.*"
+    # of the chat page: its database, and what lies beside it
+    r"|/var/lib/sdai/open-webui/data/.*"
     # of sshd and of logging in
     r"|/root/\..*"
 )
@@ -126,7 +130,8 @@ def servers(statistics: str) -> dict[str, str]:
     """Of HAProxy's statistics as CSV."""
     rows = csv.DictReader(statistics.lstrip("# \n").splitlines())
     return {
-        f"{row['pxname']}/{row['svname']}": f"{row['addr']} maxconn {row['slim']}"
+        # The chat page's server has no limit.
+        f"{row['pxname']}/{row['svname']}": row["addr"] + (f" maxconn {row['slim']}" if row["slim"] else "")
         for row in rows
         if row["svname"] not in ("FRONTEND", "BACKEND")
     }

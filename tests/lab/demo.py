@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""`make demo`: the lab, the site deployed on it, one chat with each official client, the URLs.
+"""`make demo`: the lab, the site deployed on it, one chat with each official client, the URLs and a login.
 
 Safe to run again at any time, also after it was killed: each step finds out what is there already.
 """
@@ -22,6 +22,8 @@ import openai
 ROOT = Path(__file__).resolve().parents[2]
 BIN = ROOT / ".venv" / "bin"
 URL = "http://127.0.0.1:8080"
+CHAT = "http://127.0.0.1:3000"
+PASSWORD = ROOT / ".lab" / "chat-password"
 STATISTICS = "http://127.0.0.1:8404/stats"
 MODEL = "llama3.1:8b"
 QUESTION = "In one sentence: why do old GPUs make good LLM servers?"
@@ -92,6 +94,7 @@ def main() -> None:
     show_what_does_not_fit()
     print(f"""
 The service is up (after {time.monotonic() - started:.0f} s).
+  chat page    {CHAT}   log in as admin@localhost with {PASSWORD.read_text()}
   OpenAI API   {URL}/v1
   Ollama API   {URL}
   statistics   {STATISTICS}

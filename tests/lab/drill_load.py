@@ -149,7 +149,7 @@ class Watcher:
                 rows = list(csv.DictReader(answer.read().decode().removeprefix("# ").splitlines()))
         except (OSError, ValueError):
             return {}
-        servers = [row for row in rows if row["svname"] not in ("FRONTEND", "BACKEND")]
+        servers = [row for row in rows if row["svname"] not in ("FRONTEND", "BACKEND") and row["pxname"] != "chat"]
         # Between its start and a server's first check HAProxy takes the server for good without knowing.
         return {row["svname"]: "INI" if "INI" in row["check_status"] else row["status"].split()[0] for row in servers}
 

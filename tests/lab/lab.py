@@ -14,8 +14,9 @@
   vanish HOST   let it run on, but drop every packet that it sends or is sent
   back HOST     undo that
 
-Hosts: frontend1 (its ports 8080 and 8404 also on 127.0.0.1), gpu1 (GTX 1080 Ti, Tesla P40), gpu2 (RX 7900 XTX, RX 580),
-gpu3 (Tesla M40, and four cards that nothing serves), and mirror, which serves the release archive and the models.
+Hosts: frontend1 (its ports 8080, 8404 and 3000 also on 127.0.0.1), webui1, gpu1 (GTX 1080 Ti, Tesla P40),
+gpu2 (RX 7900 XTX, RX 580), gpu3 (Tesla M40, and four cards that nothing serves), and mirror, which serves the release
+archive and the models.
 Inventory: inventories/lab.
 
 Environment, none of it needed as a rule, because `up` reads this machine's own settings:
@@ -41,6 +42,7 @@ import _engine
 import _hosts
 import _image
 import _machine
+import _wheels
 import snapshot
 from _engine import CACHE, ROOT, STATE, LabError, podman, step
 from _hosts import EVERYBODY, HOSTS, MIRROR, NETWORK, STANDIN, Host
@@ -59,6 +61,7 @@ def up() -> None:
     release = _prepare_release()
     image = _image.image()
     _hosts.keys()
+    _hosts.passwords()
     machine_mounts = _machine.mounts()
     wanted = {host: _hosts.run_arguments(host, image, machine_mounts) for host in EVERYBODY}
     known = _engine.containers()
@@ -66,6 +69,7 @@ def up() -> None:
     for name in known.keys() - {host.container for host in fit}:
         _engine.remove(name)
     _hosts.network()
+    _wheels.fetch(image, machine_mounts)
     with step("Building the release archive and the models", 60 if release and release.poll() is None else 0):
         servable = _finish_release(release)
     everybody = [host for host in EVERYBODY if host is not MIRROR or servable]

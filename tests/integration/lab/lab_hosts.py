@@ -30,7 +30,13 @@ API = "http://127.0.0.1:8080"
 SSH = ["ssh", "-i", str(ROOT / ".lab/ssh/id_ed25519"), "-o", f"UserKnownHostsFile={ROOT / '.lab/ssh/known_hosts'}"]
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 only_long = pytest.mark.skipif(not LONG, reason="minutes of lab time each: part of make test-long")
-ADDRESSES = {"frontend1": "10.89.77.10", "gpu1": "10.89.77.11", "gpu2": "10.89.77.12", "gpu3": "10.89.77.14"}
+ADDRESSES = {
+    "frontend1": "10.89.77.10",
+    "gpu1": "10.89.77.11",
+    "gpu2": "10.89.77.12",
+    "gpu3": "10.89.77.14",
+    "webui1": "10.89.77.13",
+}
 
 
 @dataclass(frozen=True)
@@ -144,12 +150,12 @@ class Host:
 
 
 class Statistics:
-    """HAProxy's own word about its servers, from the published statistics page."""
+    """HAProxy's own word about the replicas' servers, from the published statistics page."""
 
     def rows(self) -> list[dict[str, str]]:
         with urllib.request.urlopen("http://127.0.0.1:8404/stats;csv", timeout=5) as answer:
             rows = list(csv.DictReader(answer.read().decode().lstrip("# ").splitlines()))
-        return [row for row in rows if row["svname"] not in ("FRONTEND", "BACKEND")]
+        return [row for row in rows if row["svname"] not in ("FRONTEND", "BACKEND") and row["pxname"] != "chat"]
 
     def states(self) -> dict[str, str]:
         """UP or DOWN by replica id."""

@@ -34,6 +34,7 @@ from lab_hosts import (
 )
 
 STORE = "/var/lib/sdai/store"
+CHATS = "/var/lib/sdai/open-webui"
 # Where a teardown is killed, one after the other.
 TEARDOWN_TASKS = (
     "absent | Stop watches, replicas, store server and firewall",
@@ -70,9 +71,9 @@ def lab(*words: str) -> None:
 
 
 def without_models(found: dict[str, dict[str, snapshot.Section]]) -> dict[str, t.Any]:
-    """The difference, less the store that is kept and the way to it."""
+    """The difference, less the store and the chats that are kept and the way to them."""
     created = found.get("files", {}).get("created", {})
-    rest = {path: value for path, value in created.items() if not f"{path}/".startswith(f"{STORE}/")}
+    rest = {path: value for path, value in created.items() if not f"{path}/".startswith((f"{STORE}/", f"{CHATS}/"))}
     rest.pop("/var/lib/sdai", None)
     result: dict[str, t.Any] = {section: parts for section, parts in found.items() if section != "files"}
     files = {part: values for part, values in found.get("files", {}).items() if part != "created"}
@@ -176,7 +177,7 @@ def test_units_that_nothing_describes_are_removed(tmp_path: Path, hosts: dict[st
 def test_it_wants_to_be_asked_for():
     run = playbook("aivailable.sdai.teardown")
     assert run.code != 0
-    assert "from frontend1, gpu1, gpu2, gpu3" in run.output
+    assert "from frontend1, gpu1, gpu2, gpu3, webui1" in run.output
     assert "-e sdai_teardown=true" in run.output
 
 
@@ -196,7 +197,9 @@ def test_no_node_is_taken_away_under_a_frontend(tmp_path: Path, hosts: dict[str,
     assert hosts["frontend1"].run("ls /run/sdai/lock.json 2>/dev/null; true") == "", "the lock was not given back"
 
 
-def test_only_the_models_are_left(bare: dict[str, snapshot.Snapshot], gpu_hosts: list[Host]):
+def test_only_models_and_chats_are_left(
+    bare: dict[str, snapshot.Snapshot], hosts: dict[str, Host], gpu_hosts: list[Host]
+):
     blobs = {host.name: host.run(f"ls {STORE}/blobs").split() for host in gpu_hosts}
     run = playbook(*REMOVE)
     assert run.code == 0, run.output
@@ -207,6 +210,8 @@ def test_only_the_models_are_left(bare: dict[str, snapshot.Snapshot], gpu_hosts:
         assert f"{host.name} keeps its models in {STORE}: " in run.output
         assert host.run(f"find {STORE} ! -user root").split() == []
         assert host.run("find /var/log/journal /run/log/journal -name '*.sdai' 2>/dev/null; true") == ""
+    assert f"webui1 keeps the accounts and chats of its users in {CHATS}: " in run.output
+    assert hosts["webui1"].run(f"find {CHATS} ! -user root").split() == []
 
 
 @only_long

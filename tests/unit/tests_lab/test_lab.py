@@ -112,6 +112,19 @@ def test_a_container_is_made_anew_when_what_it_is_made_of_changes(monkeypatch, t
     assert _hosts.specification(host, arguments) != before
 
 
+def test_the_chat_page_is_installed_from_what_is_kept_here_alone(monkeypatch, tmp_path):
+    """Whatever pip is told on this machine."""
+    monkeypatch.setattr(_hosts, "STATE", tmp_path)
+    (host,) = (host for host in _hosts.HOSTS if host.wheels)
+    arguments = _hosts.run_arguments(host, "image", ["/srv/pip.conf:/etc/pip.conf:ro", "/srv/a:/srv/a:ro"])
+    (configuration,) = (argument for argument in arguments if ":/etc/pip.conf" in argument)
+    text = Path(configuration.removeprefix("--volume=").partition(":")[0]).read_text()
+    folder = text.rpartition("find-links = ")[2].strip()
+    assert "no-index = true" in text
+    assert any(argument.endswith(f":{folder}:ro") for argument in arguments)
+    assert "--volume=/srv/a:/srv/a:ro" in arguments
+
+
 def test_the_image_is_named_by_its_recipe(tmp_path):
     recipe = tmp_path / "recipe"
     _engine.write(recipe / "packages", "a\n")

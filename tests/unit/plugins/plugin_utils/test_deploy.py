@@ -12,6 +12,7 @@ import typing as t
 import pytest
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._deploy import (
     answer_fault,
+    chat_models,
     frontend_models,
     launch_parameters,
     launch_probes,
@@ -183,3 +184,29 @@ def test_the_answer_itself_is_judged(answer: dict[str, t.Any], fault: str) -> No
 def test_an_embedding_is_numbers_that_say_something(numbers: list[float], right: bool) -> None:
     (question,) = launch_probes([as_it_runs(probe={"kind": "embedding", **PROBES["embedding"]})])
     assert (answer_fault({"data": [{"embedding": numbers}]}, question) == "") is right
+
+
+def placed(model: str, *vram_mib: int) -> dict[str, t.Any]:
+    return {"model": model, "gpus": [{"vram_mib": each} for each in vram_mib]}
+
+
+@pytest.mark.parametrize(
+    ("replicas", "default", "task"),
+    [
+        ([placed("mine:latest", 900), placed("llama3.1:8b", 7000)], "llama3.1:8b", "mine:latest"),
+        # By weight where priorities are equal; split over two GPUs it takes what both hold.
+        ([placed("heavy:latest", 500, 500), placed("mine:latest", 900)], "heavy:latest", "mine:latest"),
+        # One that makes embeddings answers nobody.
+        ([placed("nomic-embed-text:latest", 300), placed("mine:latest", 900)], "mine:latest", "mine:latest"),
+        ([placed("nomic-embed-text:latest", 300)], "", ""),
+        ([], "", ""),
+    ],
+)
+def test_the_chat_page_gets_two_of_the_placed_models(replicas: list[dict[str, t.Any]], default: str, task: str) -> None:
+    models = [
+        {"name": "mine", "priority": 10},
+        {"name": "heavy", "priority": 10, "weight": 5},
+        {"name": "llama3.1:8b", "priority": 90},
+        {"name": "nomic-embed-text", "priority": 100},
+    ]
+    assert chat_models(replicas, models, CATALOG) == {"default": default, "task": task}
