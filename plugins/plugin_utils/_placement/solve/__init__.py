@@ -98,7 +98,8 @@ def _decide(problem: Problem, space: Space, options: Options, budget: Budget) ->
     if worth(fresh, filled) < worth(fresh, ideal.solution):
         with budget.capped(0.3):
             more = improve(fresh, full, filled, budget, NOTHING_MORE)
-        ideal = dataclasses.replace(more, objectives=_against(more.objectives, ideal.objectives))
+        if _values(more.objectives) < _values(ideal.objectives):
+            ideal = dataclasses.replace(more, objectives=_against(more.objectives, ideal.objectives))
     if not space.running:
         return ideal
     goal = adopt(fresh, ideal.solution, space)
@@ -147,6 +148,11 @@ def _replanned(space: Space, kept: Outcome, goal: Solution, options: Options, bu
 def _goal(space: Space, old: Outcome, options: Options) -> int:
     """Return what another outcome has to serve to be of interest, if only its service could be better."""
     return 0 if options.replan else served(space, old.solution) * (1000 + options.min_gain_permille) // 1000
+
+
+def _values(objectives: Sequence[Objective]) -> tuple[int, ...]:
+    """Return a key that is smaller the better a plan is that nothing runs of yet."""
+    return tuple(-o.value if o.name in MORE_IS_BETTER else o.value for o in objectives if o.name not in OWN)
 
 
 def _against(own: tuple[Objective, ...], freest: tuple[Objective, ...]) -> tuple[Objective, ...]:
