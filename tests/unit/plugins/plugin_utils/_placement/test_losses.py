@@ -114,7 +114,7 @@ def test_a_model_is_split_only_where_nothing_else_is_left() -> None:
 
 def better(space: Space, solution: Solution, floor: int = 0, seed: int = 0) -> Solution:
     return strengthen(
-        Losses(space), limits_of(space), solution, floor_served=floor, seed=seed, steps=200, looks=ENDLESS
+        Losses(space), limits_of(space), solution, floor_served=floor, seed=seed, steps=200, looks=300_000
     )
 
 
