@@ -12,6 +12,6 @@ from hypothesis import HealthCheck, settings
 
 # No deadline, no complaint about slow examples: they measure the machine. A solver's example takes 0.1 s.
 PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("default", settings(max_examples=100, **PATIENT))
+settings.register_profile("default", settings(max_examples=50, **PATIENT))
 settings.register_profile("long", settings(max_examples=400, **PATIENT))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -15,7 +15,7 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model i
     Problem,
 )
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve import passes, solve
-from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.incumbent import greedy
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.incumbent import fill, greedy
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.losses import Fleet, Losses
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.passes import Budget
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.reserve import strengthen
@@ -113,8 +113,15 @@ def test_a_model_is_split_only_where_nothing_else_is_left() -> None:
 
 
 def better(space: Space, solution: Solution, floor: int = 0, seed: int = 0) -> Solution:
+    limits = limits_of(space)
     return strengthen(
-        Losses(space), limits_of(space), solution, floor_served=floor, seed=seed, steps=200, looks=300_000
+        Losses(space),
+        solution,
+        lambda chosen: fill(space, limits, chosen, solution),
+        floor_served=floor,
+        seed=seed,
+        steps=200,
+        looks=300_000,
     )
 
 
