@@ -23,8 +23,9 @@ from ..model import Objective, Options, Plan, Replica
 from ..naming import next_id, next_port, slugs
 from ..rules import check_model
 from ..running import standing
+from .budget import Budget
 from .incumbent import adopt, greedy
-from .passes import Budget, Outcome, improve
+from .passes import Outcome, improve
 from .space import MORE_IS_BETTER, Limits, Solution, Space, build, gains, served, worth
 from .start import start
 from .survive import survivability

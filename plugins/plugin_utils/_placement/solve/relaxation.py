@@ -26,7 +26,7 @@ from ._cp_sat import pywraplp
 from .knapsack import Table
 
 if t.TYPE_CHECKING:
-    from .dive import Prices
+    from .master import Prices
     from .space import Limits, Space
 
 FUNCTIONS = range(1, 8)

@@ -26,8 +26,8 @@ if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..model import Problem, Replica
+    from .budget import Budget
     from .losses import Start
-    from .passes import Budget
 
 CHECK_SECONDS = 0.3
 """Seconds to prove or refute that a node's minimums fit again, at most."""

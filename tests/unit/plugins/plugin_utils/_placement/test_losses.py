@@ -15,9 +15,9 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model i
     Problem,
 )
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve import passes, solve
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.budget import Budget
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.incumbent import fill, greedy
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.losses import Fleet, Losses
-from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.passes import Budget
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.reserve import strengthen
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.space import (
     Limits,
