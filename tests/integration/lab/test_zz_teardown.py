@@ -233,6 +233,7 @@ def test_a_kept_store_is_used_again_and_a_killed_teardown_is_ended(
     assert {name: rest for name, found in leftovers(bare, *bare).items() if (rest := without_models(found))} == {}
 
 
+@only_long
 def test_a_node_that_is_away_is_reported_and_removed_later(hosts: dict[str, Host], bare: dict[str, snapshot.Snapshot]):
     """It is lost on the way, and still away at the next run."""
     run = lost_at("absent | Remove the models", "gpu2", "-e", "sdai_purge_models=true")
