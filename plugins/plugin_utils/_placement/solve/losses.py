@@ -23,7 +23,7 @@ from ..shapes import single, split
 from .space import Candidate, Space
 
 if t.TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
 Start = tuple[tuple[int, ...], tuple[int, ...], str]
 """GPUs, MiB on each of them, node."""
@@ -312,7 +312,7 @@ class _Rescue:
         best: tuple[tuple[int, int], Start, set[int]] | None = None
         shut = self._shut(model)
         for place in self.fleet.losses.starts(model, self.node):
-            stops = self._room_made(place)
+            stops = self._room_made(place, self.spare)
             if stops is None or not shut.isdisjoint(self.fleet.keys(model, place[0], place[2])):
                 continue
             key = (len(stops), sum(self.space.candidates[i].shape.vram_mib for i in stops))
@@ -328,9 +328,8 @@ class _Rescue:
                 self.free[gpu] += mib
         return best[1]
 
-    def _room_made(self, place: Start) -> set[int] | None:
-        """Return what to stop so that the place has room, or None."""
-        assert self.spare is not None
+    def _room_made(self, place: Start, spare: Mapping[int, int]) -> set[int] | None:
+        """Return what to stop so that the place has room, or None; ``spare`` is how many of each model may be."""
         stops: set[int] = set()
         used: dict[int, int] = {}
         for gpu, mib in zip(place[0], place[1], strict=True):
@@ -342,7 +341,7 @@ class _Rescue:
                     missing -= part
                     continue
                 of = self.space.candidates[i].model
-                if i not in self.stops and used.get(of, 0) < self.spare[of]:
+                if i not in self.stops and used.get(of, 0) < spare[of]:
                     stops.add(i)
                     used[of] = used.get(of, 0) + 1
                     missing -= part

@@ -35,18 +35,18 @@ class Watch:
     def follow(self, chosen: frozenset[int], least: int) -> bool:
         """Take the placement over if it survives at least so many losses; tell whether it does."""
         gone, come = sorted(self.chosen - chosen), sorted(chosen - self.chosen)
-        self._change(gone, come)
+        self._change(gone=gone, come=come)
         before = self.known
         again = self._touched(gone, come)
         self.known = {node: self.fleet.recovery(node) if node in again else found for node, found in before.items()}
         if self.survived < least:
             self.known = before
-            self._change(come, gone)
+            self._change(gone=come, come=gone)
             return False
         self.chosen = chosen
         return True
 
-    def _change(self, gone: Iterable[int], come: Iterable[int]) -> None:
+    def _change(self, *, gone: Iterable[int], come: Iterable[int]) -> None:
         for i in gone:
             self.fleet.drop(i)
         for i in come:
