@@ -23,6 +23,7 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model i
     Plan,
     Problem,
 )
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve import budget as budgets
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve import passes, solve
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.incumbent import greedy
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.losses import Losses
@@ -322,10 +323,10 @@ def test_a_loss_that_nobody_decided_is_told_from_one_that_is_not_survived(monkey
     assert where(found) == {"a": ["big"], "b": ["big"]}
     assert (set(found.survivability.strong_lost_with), found.survivability.strong_undecided) == ({"n2"}, ())
 
-    def cut(budget: passes.Budget, *_: object, **__: object) -> None:
+    def cut(budget: budgets.Budget, *_: object, **__: object) -> None:
         budget.reproducible = False
 
-    monkeypatch.setattr(passes.Budget, "solve", cut)
+    monkeypatch.setattr(budgets.Budget, "solve", cut)
     plan = solve(case, found.replicas, OPTIONS)
     assert plan.replicas == found.replicas
     assert (set(plan.survivability.strong_lost_with), plan.survivability.strong_undecided) == ({"n2"}, ("n2",))
@@ -401,7 +402,7 @@ def test_progress_ends_with_what_the_plan_says() -> None:
 
 
 def test_a_wall_clock_guard_is_confessed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passes, "GUARD", 0)
+    monkeypatch.setattr(budgets, "GUARD", 0)
     case = fleet(12, 8)
     plan = solve(case, (), SHORT)
     check(case, plan)
