@@ -27,6 +27,9 @@ HISTORY = 40
 
 SEARCH_TRIES = 2
 
+STEP = 3000
+"""Looks that a step counts as, or a round of consolidation: about as long as so many looks at one place."""
+
 ROUNDS = 100
 """Times that consolidation is taken up again where it is stuck."""
 
@@ -75,6 +78,7 @@ class Search:
         for step in range(steps):
             if not best or self.losses.looks >= looks:
                 break
+            self.losses.looks += STEP
             moves = self._proposal()
             if not moves:
                 continue
@@ -109,6 +113,7 @@ class Search:
         for _round in range(rounds):
             if self.losses.looks >= looks:
                 break
+            self.losses.looks += STEP
             self._climb(members)
             reached = sum(self._use(gpu, room) for gpu, room in enumerate(self.fleet.free))
             if reached > best:
