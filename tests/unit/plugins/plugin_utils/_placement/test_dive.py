@@ -1,0 +1,86 @@
+# Copyright (c) 2026, aivailable.sdai contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Price and dive, and the division of time: what they return is legal, keeps what is given, and is no worse."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.dive import HASTY, THOROUGH, Effort, dive
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.incumbent import greedy, share_time
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.sharing import divide
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.space import (
+    LOAD,
+    SLOTS,
+    Limits,
+    Solution,
+    Space,
+    build,
+    served,
+    unmet,
+)
+from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.builders import fleet
+
+SEEDS = range(1, 5)
+
+
+def space_of(seed: int, load: float = 0.8) -> tuple[Space, Limits]:
+    space = build(fleet(16, 10, load=load, seed=seed), ())
+    return space, Limits(tuple(model.replicas_max for model in space.models))
+
+
+def endless(_items: int) -> bool:
+    return True
+
+
+def legal(space: Space, limits: Limits, chosen: frozenset[int]) -> bool:
+    """Room on each GPU, one replica of a model on it, no model more often than it may be."""
+    used: Counter[int] = Counter()
+    for i in chosen:
+        for gpu, mib in zip(space.candidates[i].gpus, space.candidates[i].mib, strict=True):
+            used[gpu] += mib
+    there = Counter((gpu, space.candidates[i].model) for i in chosen for gpu in space.candidates[i].gpus)
+    often = Counter(space.candidates[i].model for i in chosen)
+    return (
+        all(mib <= space.gpus[gpu].offer_mib for gpu, mib in used.items())
+        and all(number == 1 for number in there.values())
+        and all(number <= limits.ceilings[m] for m, number in often.items())
+    )
+
+
+@pytest.mark.parametrize("effort", [HASTY, THOROUGH])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_dive_is_legal_and_keeps_what_is_given(seed: int, effort: Effort) -> None:
+    space, limits = space_of(seed)
+    given = frozenset(sorted(greedy(space, limits, frozenset()).chosen)[:3])
+    closed = frozenset({0, 5}) - {gpu for i in given for gpu in space.candidates[i].gpus}
+    chosen = frozenset(dive(space, limits, given, endless, effort=effort, closed=closed).chosen)
+    assert given <= chosen
+    assert len(chosen) > len(given)
+    assert legal(space, limits, chosen)
+    assert closed.isdisjoint(gpu for i in chosen for gpu in space.candidates[i].gpus)
+
+
+def test_a_dive_without_time_places_replicas_all_the_same() -> None:
+    space, limits = space_of(1)
+    chosen = frozenset(dive(space, limits, (), lambda _items: False).chosen)
+    assert legal(space, limits, chosen)
+    assert sum(unmet(space, chosen)) < sum(unmet(space, frozenset()))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_division_of_time_serves_no_less_than_the_greedy_one_and_no_gpu_works_longer_than_it_can(seed: int) -> None:
+    space, limits = space_of(seed)
+    chosen = greedy(space, limits, frozenset()).chosen
+    found = divide(space, chosen)
+    assert found.chosen == chosen
+    assert served(space, found) >= served(space, Solution(chosen, share_time(space, chosen)))
+    busy: Counter[int] = Counter()
+    for i, slots in found.slots.items():
+        assert 0 <= slots <= SLOTS
+        for gpu, load in zip(space.candidates[i].gpus, space.candidates[i].loads, strict=True):
+            busy[gpu] += slots * load
+    assert max(busy.values()) <= SLOTS * LOAD
