@@ -72,9 +72,7 @@ class Budget:
         """Take off what was spent without a solver."""
         self.left = max(0.0, self.left - seconds)
 
-    def solve(
-        self, model: cp_model.CpModel, seconds: float, *, linearization: int = 2, fix_hinted: bool = False
-    ) -> cp_model.CpSolver | None:
+    def solve(self, model: cp_model.CpModel, seconds: float, *, linearization: int = 2) -> cp_model.CpSolver | None:
         """Solve for at most this long; None when no solution was found."""
         limit = max(0.01, min(seconds, self.left))
         solver = cp_model.CpSolver()
@@ -84,7 +82,6 @@ class Budget:
         solver.parameters.max_time_in_seconds = GUARD * limit + GUARD
         solver.parameters.linearization_level = linearization
         solver.parameters.symmetry_level = 0
-        solver.parameters.fix_variables_to_their_hinted_value = fix_hinted
         status = solver.solve(model)
         spent = solver.response_proto.deterministic_time + SET_UP * len(model.proto.variables)
         self.charge(spent)

@@ -66,10 +66,10 @@ class Formulation:
         value = self.solution.slots.get(i, 0) if i in self.solution.chosen else 0
         return self.model.new_constant(value) if i in self.settled else self._int(0, SLOTS, f"slots{i}", value)
 
-    def hint(self, *, places_only: bool = False) -> None:
-        """Hint every variable, since a partial hint is no incumbent; or the places only, to have them fixed."""
+    def hint(self) -> None:
+        """Hint every variable, since a partial hint is no incumbent."""
         self.model.clear_hints()
-        for var, value in self.hints[: len(self.take)] if places_only else self.hints:
+        for var, value in self.hints:
             self.model.add_hint(var, value)
 
     def keeping(self, held: Iterable[int]) -> cp_model.CpModel:
