@@ -18,6 +18,7 @@ try:
     from ortools.linear_solver import pywraplp
     from ortools.sat.python import cp_model
 except ImportError:
+    # Nobody gets past SOLVER_ERROR to use them.
     cp_model = np = pywraplp = None  # type: ignore[assignment]
     SOLVER_ERROR: str | None = traceback.format_exc()
 else:

@@ -50,7 +50,7 @@ class Budget:
 
     def spend(self, items: int) -> bool:
         """Charge the pricing of so many models on a GPU; tell whether time is left."""
-        self.left = max(0.0, self.left - PRICING * items)
+        self.charge(PRICING * items)
         return self.left > 0
 
     @contextmanager

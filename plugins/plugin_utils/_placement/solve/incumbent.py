@@ -91,6 +91,7 @@ def _first(_state: State, i: int) -> tuple[int, ...]:
 
 
 COMPLETED = 4
+"""Greedy placements, alike in what goes before service, that are compared by what they serve."""
 
 PLACES: tuple[tuple[Order, bool], ...] = (
     (_tightest, True),
@@ -115,9 +116,7 @@ def greedy(
 ) -> Solution:
     """Return the best of the greedy placements, with what serves more beyond the minimums.
 
-    No other one is looked for when one reaches ``enough``: unmet minimums by class and models that survive. No more
-    than COMPLETED of those that are alike in minimums and survival are completed and compared by what they
-    serve.
+    No other one is looked for when one reaches ``enough``: unmet minimums by class and models that survive.
     """
     states = []
     for state in _attempts(space, limits, start):
