@@ -79,6 +79,8 @@ def hear(line: Line, host: Said) -> None:
         case "file" | "copy" | "template":
             path = arguments.get("path") or arguments["dest"]
             host.paths[path] = arguments.get("state") == "absent"
+            if arguments.get("state") == "directory":
+                host.folders.update(str(parent) for parent in PurePosixPath(path).parents[:-1])
             if path.endswith("/haproxy.cfg"):
                 host.servers = servers(after(result))
         case "command" | "shell" if arguments.get("creates"):

@@ -27,6 +27,8 @@ STANDIN = ROOT / "tests/lab/ollama"
 LIBRARY = "/usr/local/lib/sdai-lab"
 WHEELS = "/srv/sdai-lab-wheels"
 PIP_CONF = ":/etc/pip.conf:ro"
+# What Ansible's modules compile to, shared by all hosts (tests/lab/image/sdai_lab_compile_once.py).
+COMPILED = CACHE / "compiled"
 CHAT_PASSWORD = STATE / "chat-password"
 SSH = STATE / "ssh"
 HOST_SSH = STATE / "host-ssh"
@@ -88,7 +90,8 @@ def run_arguments(host: Host, image: str, machine_mounts: Sequence[str]) -> list
     own = [*(_gpu_mounts(host) if host.gpus else []), *(_wheel_mounts() if host.wheels else [])]
     if host.wheels:
         machine_mounts = [mount for mount in machine_mounts if not mount.endswith(PIP_CONF)]
-    mounts = [f"{HOST_SSH}:/etc/sdai-lab-ssh:ro", *machine_mounts, *own]
+    COMPILED.mkdir(parents=True, exist_ok=True)
+    mounts = [f"{HOST_SSH}:/etc/sdai-lab-ssh:ro", f"{COMPILED}:/var/cache/sdai-lab-compiled", *machine_mounts, *own]
     volumes = [f"--volume={mount}" for mount in mounts]
     return [*arguments, "--systemd=always", *rights, *volumes, image, "/sbin/init"]
 
