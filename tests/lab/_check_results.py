@@ -77,14 +77,12 @@ def hear(line: Line, host: Said) -> None:
     arguments, result = line["arguments"], line["result"]
     match line["action"].rpartition(".")[2]:
         case "file" | "copy" | "template":
-            path = arguments.get("path") or arguments["dest"]
-            host.paths[path] = arguments.get("state") == "absent"
-            if arguments.get("state") == "directory":
-                host.folders.update(str(parent) for parent in PurePosixPath(path).parents[:-1])
-            if path.endswith("/haproxy.cfg"):
-                host.servers = servers(after(result))
+            hear_file(arguments, result, host)
         case "command" | "shell" if arguments.get("creates"):
             host.paths[arguments["creates"]] = False
+        case "node_library":
+            host.paths.update(dict.fromkeys(result["removed"], True) | dict.fromkeys(result["written"], False))
+            host.folders.update(*map(folders_above, result["written"]))
         case "pip":
             host.paths[arguments["virtualenv"]] = False
         case "packages" if arguments["state"] == "present":
@@ -103,6 +101,19 @@ def hear(line: Line, host: Said) -> None:
             pass
         case action:
             raise ValueError(f"{line['task']}: what does {action} change?")
+
+
+def hear_file(arguments: Line, result: Line, host: Said) -> None:
+    path = arguments.get("path") or arguments["dest"]
+    host.paths[path] = arguments.get("state") == "absent"
+    if arguments.get("state") == "directory":
+        host.folders.update(folders_above(path))
+    if path.endswith("/haproxy.cfg"):
+        host.servers = servers(after(result))
+
+
+def folders_above(path: str) -> list[str]:
+    return [str(parent) for parent in PurePosixPath(path).parents[:-1]]
 
 
 def after(result: Line) -> str:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import typing as t
 from pathlib import Path
@@ -173,32 +172,3 @@ def test_default_version_is_a_tested_one() -> None:
     given = yaml.safe_load((ROLE / "vars/main.yml").read_text())
     default = LooseVersion(yaml.safe_load((ROLE / "defaults/main.yml").read_text())["ollama_version"])
     assert LooseVersion(given["__ollama_tested_from"]) <= default < LooseVersion(given["__ollama_tested_below"])
-
-
-def imported(path: Path) -> set[str]:
-    """The files of module_utils that a file imports."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = path.parents[node.level - 1]
-            names = [node.module] if node.module else [alias.name for alias in node.names]
-            for name in names:
-                target = base.joinpath(*name.split("."))
-                found.add(f"{target}.py" if target.with_suffix(".py").exists() else f"{target}/__init__.py")
-    return found
-
-
-def test_tool_is_whole() -> None:
-    """Everything the tool imports is copied to the node, and nothing else but the GPU package."""
-    named = re.search(r"__ollama_node_files: >-\n\s+\{\{ \[(.*?)\]", (ROLE / "vars/main.yml").read_text())
-    assert named is not None
-    copied = {str(UTILS / name) for name in re.findall(r"'([^']+)'", named[1])}
-    copied |= {str(path) for path in (UTILS / "_gpu").glob("*.py")}
-    seen: set[str] = set()
-    todo = {str(UTILS / "_replica_tool.py")}
-    while todo:
-        path = todo.pop()
-        seen.add(path)
-        todo |= imported(Path(path)) - seen
-    assert seen <= copied
-    assert {path for path in copied - seen if "/_gpu/" not in path} == set()
