@@ -22,7 +22,7 @@ update-ca-certificates > /dev/null 2>&1
 python3 -m venv /venv
 pip="/venv/bin/pip download --quiet --no-cache-dir --disable-pip-version-check --only-binary=:all: --dest=/out"
 $pip --no-deps open-webui=={version}
-python3 -m zipfile --extract /out/open_webui-*.whl /package
+python3 -m zipfile --extract /out/open_webui-{version}-*.whl /package
 $pip --requirement=/package/requirements-slim.txt
 """
 
@@ -34,13 +34,28 @@ def folder() -> Path:
 
 
 def fetch(image: str, machine_mounts: Sequence[str]) -> None:
-    if folder().is_dir():
+    """Those of the version that the role installs by default."""
+    if not folder().is_dir():
+        run(["rm", "-rf", folder().parent], root=True)
+        _download(folder().name, image, machine_mounts).rename(folder())
+
+
+def add(version: str, image: str, machine_mounts: Sequence[str]) -> None:
+    """Those of another version beside them."""
+    if list(folder().glob(f"open_webui-{version}-*.whl")):
         return
+    wheels = _download(version, image, machine_mounts).iterdir()
+    # The package itself comes last: without it, what an interrupted run has left is not taken for whole.
+    for wheel in sorted(wheels, key=lambda each: each.name.startswith("open_webui-")):
+        wheel.replace(folder() / wheel.name)
+
+
+def _download(version: str, image: str, machine_mounts: Sequence[str]) -> Path:
     scratch = folder().with_name("scratch")
-    run(["rm", "-rf", folder().parent], root=True)
+    run(["rm", "-rf", scratch], root=True)
     scratch.mkdir(parents=True)
     volumes = [f"--volume={mount}" for mount in [*machine_mounts, f"{scratch}:/out"]]
-    script = SCRIPT.format(version=folder().name)
+    script = SCRIPT.format(version=version)
     with step("Fetching the packages of the chat page, 210 MB", 120):
         podman("run", "--rm", "--label=sdai-lab", "--security-opt=label=disable", *volumes, image, "sh", "-c", script)
-    scratch.rename(folder())
+    return scratch

@@ -6,24 +6,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import typing as t
 import urllib.error
-import urllib.request
 import uuid
 
 import pytest
+from lab_chat import URL, add_user, ask_page
 from lab_hosts import ADDRESSES, ROOT, Host
 from playwright.sync_api import Page, expect, sync_playwright
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
-URL = "http://127.0.0.1:3000"
-EMAIL = "admin@localhost"
-PASSWORD = ROOT / ".lab" / "chat-password"
 # The picture of a chat and, after a failure, what there was to see.
 PICTURES = ROOT / ".lab" / "pictures"
 # Nothing that a browser asks its maker for by itself.
@@ -56,26 +52,9 @@ def page() -> Iterator[Page]:
             browser.close()
 
 
-def ask_api(path: str, token: str = "", **body: str) -> dict[str, t.Any]:
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
-    request = urllib.request.Request(f"{URL}/api/v1/auths/{path}", json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        value: dict[str, t.Any] = json.load(answer)
-    return value
-
-
 @pytest.fixture
 def user() -> dict[str, str]:
-    """Somebody whom the administrator has just added, and who may do no more than have chats."""
-    token = ask_api("signin", email=EMAIL, password=PASSWORD.read_text())["token"]
-    values = {
-        "email": f"{uuid.uuid4().hex[:8]}@example.org",
-        "password": uuid.uuid4().hex,
-        "name": "Alex",
-        "role": "user",
-    }
-    ask_api("add", token, **values)
-    return values
+    return add_user()
 
 
 def log_in(page: Page, user: dict[str, str]) -> None:
@@ -143,5 +122,8 @@ def test_the_page_listens_for_the_frontends_only(hosts: dict[str, Host]) -> None
 
 def test_nobody_signs_up_by_himself() -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
-        ask_api("signup", email="somebody@example.org", password=uuid.uuid4().hex, name="Somebody")
+        ask_page(
+            "v1/auths/signup",
+            body={"email": "somebody@example.org", "password": uuid.uuid4().hex, "name": "Somebody"},
+        )
     assert refused.value.code == 403

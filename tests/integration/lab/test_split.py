@@ -61,7 +61,9 @@ def test_each_card_holds_its_planned_part(
                 held[card] = held.get(card, 0) + mib
     assert set(held) == {gpu["id"] for gpu in replica["gpus"]}
     for gpu in replica["gpus"]:
-        assert 0.95 * gpu["vram_mib"] <= held[gpu["id"]] <= gpu["vram_mib"], (gpu, held)
+        # Splits were measured by halves and quarters; what lies between two of them the stand-in takes as a straight
+        # line, which the layers of a model with windows are not.
+        assert held[gpu["id"]] == pytest.approx(gpu["vram_mib"], rel=0.01), (gpu, held)
     environment = host.run(f"cat /etc/sdai/replicas/{replica['id']}.env")
     first, second = (gpu["layers"] for gpu in replica["gpus"])
     # The output head counts as one more layer, on the last card.
