@@ -113,7 +113,8 @@ def hear_file(arguments: Line, result: Line, host: Said) -> None:
 
 
 def folders_above(path: str) -> list[str]:
-    return [str(parent) for parent in PurePosixPath(path).parents[:-1]]
+    """The project's own: others come with packages, or have been there."""
+    return [str(parent) for parent in PurePosixPath(path).parents if "sdai" in parent.parts]
 
 
 def after(result: Line) -> str:
