@@ -59,11 +59,11 @@ lab-up: venv ## the lab's containers only
 lab-down:
 	@if [ -x $(BIN)/python ]; then $(BIN)/python tests/lab/lab.py down; else echo "Nothing to remove: there is no $(VENV)"; fi
 
-test: venv release-venvs ## everything that CI runs
+test: venv ## everything that CI runs
 	@tests/tools/system-packages lab
 	@$(BIN)/python tests/tools/run_tests.py
 
-test-long: venv release-venvs ## the same tests with full counts, and the lab tests that take minutes each
+test-long: venv ## the same tests with full counts, and the lab tests that take minutes each
 	@tests/tools/system-packages lab
 	@HYPOTHESIS_PROFILE=long $(BIN)/python tests/tools/run_tests.py
 
@@ -85,7 +85,7 @@ lab-test: venv ## the tests that run against the lab
 # What a release is checked with: the oldest ansible-core, and Galaxy's importer; each holds no more than its lock.
 release-venvs: .cache/oldest/.complete .cache/importer/.complete
 
-release-check: venv release-venvs ## what a published collection is checked by: ansible-test sanity, Galaxy's importer, the tarball
+release-check: venv ## what a published collection is checked by: ansible-test sanity, Galaxy's importer, the tarball
 	@HYPOTHESIS_PROFILE=long $(BIN)/python tests/tools/run_tests.py release
 
 bench-placement: venv ## the planner against other policies on generated fleets, as tables (25 minutes; ARGS="--help")

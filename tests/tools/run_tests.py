@@ -2,23 +2,29 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs the steps of `make test` one after the other and says how long each took.
+"""Runs the steps of `make test` and says how long each took.
 
 usage: run_tests.py [lint] [release] [unit] [molecule] [lab]     (default: all)
 
-What asserts no times runs beside molecule, which mostly waits for its hosts; pytest of the rest comes last.
+All together, they run in two rows: in front lint, molecule, and the tests that look at times; behind them everything
+else (`run_tests.py release untimed`), with what the first row leaves of the machine. What the second row says is shown
+at the end, so that pytest's summary closes the run.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import typing as t
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = ROOT / ".venv" / "bin"
@@ -27,8 +33,8 @@ PACKAGE = "ansible_collections.aivailable.sdai.plugins"
 
 LAB_DOWN = [str(BIN / "python"), str(ROOT / "tests" / "lab" / "lab.py"), "down"]
 
-# They assert no times.
-PLUGINS = "tests/unit/plugins"
+# They look at times: how long HAProxy takes to find a server down, or a pull to be given up.
+TIMED = ["tests/unit/roles", "tests/unit/tests_lab_ollama", "tests/integration/lab"]
 
 Step = tuple[str, list[str], Path]
 
@@ -50,8 +56,8 @@ def lint_steps() -> list[Step]:
             ],
             ROOT / ".venv" / "tree",
         ),
-        ("ansible-lint", [str(BIN / "ansible-lint"), "--offline", "-q"], ROOT),
         ("changelog", [str(BIN / "antsibull-changelog"), "lint"], ROOT),
+        ("ansible-lint", [str(BIN / "ansible-lint"), "--offline", "-q"], ROOT),
     ]
 
 
@@ -68,6 +74,7 @@ def release_steps() -> list[Step]:
     oldest = ROOT / ".cache" / "oldest" / "lib" / python / "site-packages"
     pytest = str(BIN / "pytest")
     return [
+        ("environments of the release checks", ["make", "--no-print-directory", "release-venvs"], ROOT),
         ("release", [pytest, "--durations=0", "--durations-min=1", "tests/release"], ROOT),
         # Found before those of .venv, which adds the test tools.
         (
@@ -78,51 +85,62 @@ def release_steps() -> list[Step]:
     ]
 
 
-def pytest_step(name: str, paths: list[str]) -> Step:
-    return (name, [str(BIN / "pytest"), "--durations=10", *paths], ROOT)
-
-
-def run(steps: list[Step], env: dict[str, str], *, output: t.IO[bytes] | None = None) -> int:
-    """Runs steps until one fails; returns its exit status. ``output`` takes what they say, else it is shown."""
+def run(steps: list[Step], env: dict[str, str]) -> int:
+    """Runs steps until one fails; returns its exit status."""
     for name, command, cwd in steps:
-        say(f"--- {name}", output)
+        print(f"--- {name}", flush=True)
         started = time.monotonic()
-        code = subprocess.run(command, cwd=cwd, env=env, check=False, stdout=output, stderr=output).returncode
+        code = subprocess.run(command, cwd=cwd, env=env, check=False).returncode
         seconds = f"{time.monotonic() - started:.0f} s"
         if code:
-            say(f"--- {name} failed after {seconds} (exit {code})", output)
+            print(f"--- {name} failed after {seconds} (exit {code})", flush=True)
             return code
-        # pytest comes last, so its summary closes the run; the times of the steps before it are shown first.
+        # pytest comes last and says by itself how long it took: its summary closes the run.
         if name != "pytest":
-            say(f"--- {name}: {seconds}", output)
+            print(f"--- {name}: {seconds}", flush=True)
     return 0
 
 
-def say(line: str, output: t.IO[bytes] | None) -> None:
-    if output is None:
-        print(line, flush=True)
-    else:
-        output.write(f"{line}\n".encode())
-        output.flush()
+@contextmanager
+def second_row(env: dict[str, str]) -> Iterator[t.Callable[[], int]]:
+    """Gives a function that waits for the second row, shows what it said and returns its exit status."""
+    with tempfile.TemporaryFile() as output:
+        command = ["nice", "-n", "19", sys.executable, __file__, "release", "untimed"]
+        row = subprocess.Popen(command, env=env, stdout=output, stderr=output, start_new_session=True)
+
+        def ended() -> int:
+            code = row.wait()
+            output.seek(0)
+            print(output.read().decode(errors="replace"), end="", flush=True)
+            return code
+
+        try:
+            yield ended
+        finally:
+            if row.poll() is None:
+                os.killpg(row.pid, signal.SIGTERM)
+                row.wait()
 
 
-def run_beside(steps: list[Step], others: list[Step], env: dict[str, str]) -> int:
-    """Runs both lists at the same time; what the others say is shown when both have ended."""
-    if not (steps and others):
-        return run(steps + others, env)
-    print(f"--- at the same time, shown later: {', '.join(name for name, *_rest in others)}", flush=True)
-    with tempfile.TemporaryFile() as output, ThreadPoolExecutor(1) as pool:
-        beside = pool.submit(run, others, env, output=output)
-        code = run(steps, env)
-        code = beside.result() or code
-        output.seek(0)
-        print(output.read().decode(errors="replace"), end="", flush=True)
-    return code
+def pytest_steps(wanted: list[str]) -> list[Step]:
+    """One run of pytest for all that is wanted."""
+    paths = {"unit": ["tests/unit"], "lab": ["tests/integration"], "timed": TIMED}
+    found = [path for word, each in paths.items() if word in wanted for path in each]
+    if "untimed" in wanted:
+        found += ["tests/unit", "tests/integration", *(f"--ignore={path}" for path in TIMED)]
+    return [("pytest", [str(BIN / "pytest"), "--durations=10", *found], ROOT)] if found else []
+
+
+def steps_of(wanted: list[str]) -> list[Step]:
+    return [
+        *(lint_steps() if "lint" in wanted else []),
+        *(release_steps() if "release" in wanted else []),
+        *(molecule_steps() if "molecule" in wanted else []),
+        *pytest_steps(wanted),
+    ]
 
 
 def main(wanted: list[str]) -> int:
-    complete = not wanted
-    wanted = wanted or ["lint", "release", "molecule", "unit", "lab"]
     env = {
         **os.environ,
         "PATH": f"{BIN}:{os.environ['PATH']}",
@@ -131,26 +149,16 @@ def main(wanted: list[str]) -> int:
         # What newer versions of ansible-core do by default: facts only in ansible_facts.
         "ANSIBLE_INJECT_FACT_VARS": "false",
     }
-    if "molecule" in wanted:
-        # Molecule has just deployed this very tree, and seen that a second run changes nothing.
-        env["SDAI_LAB_IS_DEPLOYED"] = "1"
-    lint = lint_steps() if "lint" in wanted else []
-    molecule = molecule_steps() if "molecule" in wanted else []
-    beside = release_steps() if "release" in wanted else []
-    last = []
-    if complete:
-        beside.append(pytest_step("tests of plugins", [PLUGINS]))
-        last.append(f"--ignore={PLUGINS}")
-    last += ["tests/unit"] if "unit" in wanted else []
-    last += ["tests/integration"] if "lab" in wanted else []
-    tests = [pytest_step("pytest", last)] if last else []
-    code = run(lint, env) or run_beside(molecule, beside, env) or run(tests, env)
-    if code:
-        return code
-    if complete:
+    if wanted:
+        return run(steps_of(wanted), env)
+    with second_row(env) as second_row_ended:
+        # Molecule deploys this very tree, and sees that a second run changes nothing.
+        code = run(steps_of(["lint", "molecule", "timed"]), {**env, "SDAI_LAB_IS_DEPLOYED": "1"})
+        code = code or second_row_ended()
+    if code == 0:
         # Without a word: pytest's summary closes the run. After a failure the lab stays, to be looked at.
         subprocess.run(LAB_DOWN, cwd=ROOT, env=env, check=False, capture_output=True)
-    return 0
+    return code
 
 
 if __name__ == "__main__":
