@@ -61,9 +61,9 @@ def test_each_card_holds_its_planned_part(
                 held[card] = held.get(card, 0) + mib
     assert set(held) == {gpu["id"] for gpu in replica["gpus"]}
     for gpu in replica["gpus"]:
-        # Splits were measured by halves and quarters; what lies between two of them the stand-in takes as a straight
-        # line, which the layers of a model with windows are not.
-        assert held[gpu["id"]] == pytest.approx(gpu["vram_mib"], rel=0.01), (gpu, held)
+        # Splits were measured by halves, thirds and quarters. Between two of them the stand-in draws a straight line,
+        # while a card has one layer without a window more or not, which is 200 MiB of KV cache here.
+        assert held[gpu["id"]] == pytest.approx(gpu["vram_mib"], rel=0.02), (gpu, held)
     environment = host.run(f"cat /etc/sdai/replicas/{replica['id']}.env")
     first, second = (gpu["layers"] for gpu in replica["gpus"])
     # The output head counts as one more layer, on the last card.
