@@ -166,8 +166,10 @@ def _objectives(today: Sequence[Objective], then: Sequence[Objective]) -> list[s
             rows.append((f"{text} ({unit})", "-", amount(item.name, item.value), ""))
             continue
         gain = (item.value - before.value) * (1 if item.name in MORE_IS_BETTER else -1)
-        verdict = "better" if gain > 0 else "worse" if gain < 0 else "the same"
-        rows.append((f"{text} ({unit})", amount(item.name, before.value), amount(item.name, item.value), verdict))
+        words = amount(item.name, before.value), amount(item.name, item.value)
+        # What is too small to be written is too small to be called a difference.
+        verdict = "the same" if words[0] == words[1] else "better" if gain > 0 else "worse"
+        rows.append((f"{text} ({unit})", *words, verdict))
     return table(_OBJECTIVE_COLUMNS, rows)
 
 

@@ -134,7 +134,7 @@ Fleet {escape(plan.fleet_digest[:12])}, catalog {escape(plan.catalog_digest[:12]
         room = sum(gpu.vram_mib for gpu in usable) / 1024
         tiles = [
             (str(len(plan.replicas)), f"replicas of {models}"),
-            (str(len(self.held)), f"of {count(len(self.problem.gpus), 'GPU')} in use"),
+            (str(len(self.held)), f"of {count(len(usable), 'usable GPU')} in use"),
             (f"{planned / 1024:,.0f}", f"GiB of VRAM planned, of {room:,.0f}"),
             (str(missing), "minimum replicas without a place"),
             (str(survival.weak_value), f"of {count(survival.weak_of, 'model')} wanted twice outlive any one node"),

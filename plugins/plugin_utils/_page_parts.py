@@ -102,7 +102,7 @@ th { color: var(--soft); font-weight: 600; position: sticky; top: -.4rem; backgr
 .remedy::before { content: "→ "; color: var(--accent); }
 details summary { cursor: pointer; color: var(--accent); padding: .3rem 0; }
 #lost { position: fixed; left: 0; right: 0; bottom: 0; background: var(--card); border-top: 1px solid var(--line);
-  box-shadow: 0 -4px 18px #0002; padding: .6rem 1.5rem; min-height: 4.6rem; font-size: .92rem; }
+  box-shadow: 0 -4px 18px #0002; padding: .6rem 1.5rem; min-height: 4.6rem; font-size: .92rem; z-index: 2; }
 #lost > div { max-width: 1452px; margin: 0 auto; }
 .node.gone { border-color: var(--bad); box-shadow: 0 0 0 1px var(--bad); }
 .node.gone .bar { opacity: .3; }

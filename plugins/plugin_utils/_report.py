@@ -65,9 +65,10 @@ def _header(problem: Problem, plan: Plan) -> list[str]:
         "feasible": "feasible, not proven optimal (see the open objectives)",
         "infeasible": "infeasible: not every minimum can be met; what fits is planned",
     }[plan.status]
+    usable = count(sum(gpu.usable for gpu in problem.gpus), "usable GPU")
     line = (
         f"{count(len(plan.replicas), 'replica')} of {count(len({r.model for r in plan.replicas}), 'model')} "
-        f"on {len(used)} of {count(len(problem.gpus), 'GPU')} in {count(len(problem.nodes), 'node')}"
+        f"on {len(used)} of {usable} in {count(len(problem.nodes), 'node')}"
     )
     return [f"PLAN  {verdict}", f"      {line}{f'; {missing} missing' if missing else ''}"]
 

@@ -94,12 +94,12 @@ def _too_large(model: Model, gpus: Sequence[Gpu]) -> tuple[str, str]:
     largest = min(gpus, key=lambda gpu: (-gpu.offer_mib, gpu_order(gpu)))
     reason = (
         f"needs {_up(need)} on one GPU; the most one GPU offers is {_down(largest.offer_mib)} "
-        f"({largest.node}/{largest.id})"
+        f"({largest.node} GPU {largest.index})"
     )
     closest = min(splits(model, gpus), key=lambda s: (_lacking(s), len(s.gpus), gpu_order(s.gpus[0])), default=None)
     if closest is None:
         return f"{reason}, and no GPUs of one node share a runner for a split", f"add {whole}"
-    on = f"{closest.gpus[0].node}/" + "+".join(gpu.id for gpu in closest.gpus)
+    on = _place(closest)
     if _lacking(closest) == 0:
         speed = f"{closest.speed / 1000:.1f}"
         return f"{reason}, and the split over {on} gives only {speed} tokens/s", f"add {whole}"
@@ -107,6 +107,10 @@ def _too_large(model: Model, gpus: Sequence[Gpu]) -> tuple[str, str]:
         f"{reason}, and the closest split ({on}, {_up(closest.vram_mib)} in all) misses by {_up(_lacking(closest))}",
         f"add {whole}, or save memory by {_SMALLER}",
     )
+
+
+def _place(shape: Shape) -> str:
+    return f"{shape.gpus[0].node} GPU {'+'.join(str(gpu.index) for gpu in shape.gpus)}"
 
 
 def _lacking(shape: Shape) -> int:
@@ -154,7 +158,7 @@ def _crowded_out(
 
     free = [shape for shape in shapes if not own & {gpu.key for gpu in shape.gpus}] or list(shapes)
     closest = min(free, key=lambda shape: (lacking(shape), gpu_order(shape.gpus[0])))
-    place = f"{closest.gpus[0].node}/" + "+".join(gpu.id for gpu in closest.gpus)
+    place = _place(closest)
     keys = {gpu.key for shape in shapes for gpu in shape.gpus}
     priority = {m.name: m.priority for m in problem.models}
     rivals: Counter[str] = Counter()

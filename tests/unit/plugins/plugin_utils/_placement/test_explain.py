@@ -38,8 +38,8 @@ DEAD = gpu("gpu4", "d", 0, usable=False, reason="no driver", remedy="install nvi
         (
             [SMALL, TWIN],
             model("m", 11_900),
-            "needs 11.7 GiB on one GPU; the most one GPU offers is 6.0 GiB (gpu1/a), and the closest split "
-            "(gpu1/a+b, 12.2 GiB in all) misses by 0.2 GiB",
+            "needs 11.7 GiB on one GPU; the most one GPU offers is 6.0 GiB (gpu1 GPU 0), and the closest split "
+            "(gpu1 GPU 0+1, 12.2 GiB in all) misses by 0.2 GiB",
             "add a GPU that offers 11.7 GiB, or save memory by",
         ),
         (
@@ -84,7 +84,7 @@ def test_crowded_out_names_the_rivals_and_the_closest_place() -> None:
     assert [(u.model, u.priority, u.missing) for u in plan.unplaced] == [("small", 10, 1)]
     assert plan.unplaced[0].reason == (
         "a replica needs 4.0 GiB and would fit an empty fleet, but other models take the room: "
-        "large (priority 90) 21.5 GiB, mid (priority 90) 4.0 GiB; the closest place left (gpu1/a) misses 2.0 GiB"
+        "large (priority 90) 21.5 GiB, mid (priority 90) 4.0 GiB; the closest place left (gpu1 GPU 0) misses 2.0 GiB"
     )
     assert "add a GPU that offers 4.0 GiB for each missing replica" in plan.unplaced[0].remedy
 
