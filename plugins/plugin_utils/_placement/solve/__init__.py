@@ -23,11 +23,13 @@ from ..model import Objective, Options, Plan, Replica
 from ..naming import next_id, next_port, slugs
 from ..rules import check_model
 from ..running import standing
+from .between import between
 from .budget import Budget
 from .incumbent import adopt, greedy
+from .matching import matched
 from .passes import Outcome, improve
-from .space import MORE_IS_BETTER, Limits, Solution, Space, build, gains, served, worth
-from .start import start
+from .space import MORE_IS_BETTER, Limits, Solution, Space, build, churn, gains, moved_mib, served, worth
+from .start import SMALL, start
 from .survive import survivability
 
 if t.TYPE_CHECKING:
@@ -103,7 +105,7 @@ def _decide(problem: Problem, space: Space, options: Options, budget: Budget) ->
             ideal = dataclasses.replace(more, objectives=_against(more.objectives, ideal.objectives))
     if not space.running:
         return ideal
-    goal = adopt(fresh, ideal.solution, space)
+    goal = matched(space, adopt(fresh, ideal.solution, space))
 
     kept = _kept(space, budget)
     chosen = kept
@@ -130,20 +132,46 @@ def _replanned(space: Space, kept: Outcome, goal: Solution, options: Options, bu
         return gains(space, new, old, options.min_gain_permille)
 
     full = tuple(model.replicas_max for model in space.models)
-    with budget.capped(0.3):
-        starts = (kept.solution, start(space, Limits(full), kept.solution.chosen, budget.spend))
-        first = min(starts, key=lambda solution: worth(space, solution))
-        grown = improve(space, Limits(full), first, budget, _goal(space, kept, options))
+    grown = kept
+    if len(space.gpus) <= SMALL or worth(space, goal)[:2] >= worth(space, kept.solution)[:2]:
+        with budget.capped(0.3):
+            starts = (kept.solution, start(space, Limits(full), kept.solution.chosen, budget.spend))
+            first = min(starts, key=lambda solution: worth(space, solution))
+            grown = improve(space, Limits(full), first, budget, _goal(space, kept, options))
     chosen = grown if gained(grown.solution, kept.solution) else kept
 
     limits = Limits(full, fixed=False, moves_mib=options.churn_budget_mib)
-    with budget.capped(0.7):
-        moved = improve(space, limits, grown.solution, budget, _goal(space, chosen, options))
-    if options.churn_budget_mib is None and gained(goal, moved.solution):
-        moved = improve(space, limits, goal, budget)
+    picked = _picked(space, limits, (chosen.solution, goal), options, budget)
+    if picked is chosen.solution:
+        with budget.capped(0.7):
+            moved = improve(space, limits, grown.solution, budget, _goal(space, chosen, options))
+    else:
+        moved = improve(space, limits, picked, budget, NOTHING_MORE)
     if options.replan or gained(moved.solution, chosen.solution):
         chosen = moved
     return chosen
+
+
+def _picked(
+    space: Space, limits: Limits, ends: tuple[Solution, Solution], options: Options, budget: Budget
+) -> Solution:
+    """Return what gains enough over what moves less, of two ends and placements between them that move ever more."""
+    permille = 0 if options.replan else options.min_gain_permille
+    picked, goal = ends
+    found = [goal]
+    if len(space.gpus) > SMALL:
+        with budget.capped(0.8):
+            found += between(space, limits, goal, budget.spend, permille)
+        nearest = min(found[1:], key=lambda solution: (worth(space, solution)[:2], churn(space, solution.chosen)))
+        if worth(space, goal)[:2] < worth(space, nearest)[:2]:
+            with budget.capped(0.6):
+                found.append(improve(space, limits, nearest, budget, NOTHING_MORE).solution)
+    if limits.moves_mib is not None:
+        found = [solution for solution in found if moved_mib(space, solution.chosen) <= limits.moves_mib]
+    for solution in sorted(found, key=lambda solution: churn(space, solution.chosen)):
+        if gains(space, solution, picked, permille):
+            picked = solution
+    return picked
 
 
 def _goal(space: Space, old: Outcome, options: Options) -> int:

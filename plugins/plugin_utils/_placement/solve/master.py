@@ -20,7 +20,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .incumbent import State
-    from .space import Space
+    from .space import Candidate, Space
 
 SHORT = 4.0
 """What a missing minimum replica of the lowest priority costs, where all that could be served is worth one."""
@@ -298,6 +298,15 @@ class Master:
             if held + max(0.0, busy) > 0:
                 found.append(Item(m, mib, held, busy))
         return found
+
+    def worth(self, kind: int, candidate: Candidate, gpu: int) -> tuple[float, float]:
+        """Return what a replica, or its part on a GPU of the class, is worth by being there, and by having its time."""
+        m = candidate.model
+        if len(candidate.gpus) == 1:
+            return self._held(kind, m), self.sold[m][1] * candidate.top
+        place = candidate.gpus.index(gpu)
+        part = self.parts.get((m, self.classes[kind].first, candidate.mib[place], candidate.loads[place]))
+        return (0.0, 0.0) if part is None else (self._held(kind, part), self._busy(kind, part))
 
     def _held(self, kind: int, m: int) -> float:
         return -self.sold[m][0] - self.extra.get((kind, m), 0.0)

@@ -15,7 +15,7 @@ the replica's slots that each of its GPUs is busy for (1000 on the slowest one).
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ....module_utils._speed import milli_tokens_per_second
@@ -82,6 +82,11 @@ class Space:
     @cached_property
     def running(self) -> tuple[int, ...]:
         return tuple(i for i, candidate in enumerate(self.candidates) if candidate.running)
+
+    @cached_property
+    def loose(self) -> Space:
+        """The same candidates, but those that run may be taken like any other."""
+        return replace(self, candidates=tuple(replace(candidate, running=None) for candidate in self.candidates))
 
     @cached_property
     def running_mib(self) -> tuple[int, ...]:
@@ -237,6 +242,15 @@ def balance(space: Space, chosen: frozenset[int]) -> int:
             free[gpu] -= mib
             used.add(gpu)
     return max(0, min((free[gpu] for gpu in used), default=0))
+
+
+def moved_mib(space: Space, chosen: frozenset[int]) -> int:
+    """Return the MiB of voluntary moves: of each model the lesser of what stops and what starts."""
+    starts, stops = [0] * len(space.models), [0] * len(space.models)
+    for i in chosen.symmetric_difference(space.running):
+        candidate = space.candidates[i]
+        (starts if i in chosen else stops)[candidate.model] += candidate.shape.vram_mib
+    return sum(map(min, starts, stops))
 
 
 def worth(space: Space, solution: Solution) -> tuple[tuple[int, ...], int, int, int]:
