@@ -169,7 +169,7 @@ def build(problem: Problem, running: Iterable[Replica]) -> Space:
                 taken.add((places, shape.runner))
         eligible.append(tuple(eligible_gpus(problem, model)))
         for shape in fitting(model, eligible[m]):
-            places = tuple(position[gpu.key] for gpu in shape.gpus)
+            places = tuple([position[gpu.key] for gpu in shape.gpus])
             if (places, shape.runner) not in taken:
                 candidates.append(Candidate(m, places, shape))
         by_model.append(tuple(range(first, len(candidates))))
