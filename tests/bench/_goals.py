@@ -60,7 +60,9 @@ def _fleets(done: Done) -> Iterator[Goal]:
         if results:
             everything = fleet[0] == 8
             proofs = [all(o["proved"] for o in r["objectives"]) if everything else minimums_proved(r) for r in results]
-            used = median(min(result["cpu"], result["wall"]) for result in results)
+            # The time of a plan goes on after them, to serve more.
+            ended = [min(r["cpu"], r["wall"]) if everything else r["first"] for r in results]
+            used = median(ended)
             what = "all passes" if everything else "minimums and weak N-1"
             measured = f"{sum(proofs)} of {len(proofs)}, {used:.1f} s"
             yield name, f"{what} proved < {seconds} s", measured, all(proofs) and used < seconds

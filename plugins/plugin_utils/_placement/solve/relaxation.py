@@ -18,6 +18,7 @@ c x <= y b + sum(max(0, c - y A) u) for all 0 <= x <= u. That is computed in who
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import typing as t
 from collections import Counter, defaultdict
@@ -28,6 +29,9 @@ from .knapsack import Table
 if t.TYPE_CHECKING:
     from .master import Prices
     from .space import Limits, Space
+
+RELAXED = 24
+"""GPUs from which on the bounds of the program are asked for: below it the whole model is quicker and exact."""
 
 FUNCTIONS = range(1, 8)
 METHODS = ("", "use_dual_simplex: true", "use_preprocessing: false")
@@ -56,6 +60,12 @@ class _Program:
 
     def row(self, terms: dict[int, int], most: int) -> None:
         self.rows.append((terms, most))
+
+    def copy(self) -> _Program:
+        """Return one that may be extended without this one."""
+        found = _Program()
+        found.upper, found.rows = self.upper.copy(), self.rows.copy()
+        return found
 
     def bound(self, objective: dict[int, int]) -> int:
         """Return a number that the objective is never above."""
@@ -209,6 +219,18 @@ class Relaxation:
             program.row(dict(time[kind]), FRACTION * size[kind])
         for terms in served:
             program.row(terms, 0)
+
+    def least(self) -> tuple[tuple[int, ...], int]:
+        """Return how many minimum replicas are missing at least, each class as few as can be, and how many survive at
+        most then, weakly. Who reaches all of these has reached the best.
+        """
+        trial = copy.copy(self)
+        trial.program = self.program.copy()
+        missing = []
+        for priority in self.space.classes:
+            missing.append(trial.unmet(priority))
+            trial.keep(priority, missing[-1])
+        return tuple(missing), trial.weak()
 
     def unmet(self, priority: int) -> int:
         """Return how many minimum replicas of the class are missing at least."""

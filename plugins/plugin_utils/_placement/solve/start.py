@@ -26,12 +26,19 @@ SMALL = 8
 """GPUs up to which the solver needs no better start than a greedy one."""
 
 
-def start(space: Space, limits: Limits, kept: frozenset[int], spend: Callable[[int], bool]) -> Solution:
+def start(
+    space: Space,
+    limits: Limits,
+    kept: frozenset[int],
+    spend: Callable[[int], bool],
+    enough: tuple[tuple[int, ...], int] | None = None,
+) -> Solution:
     """Return a placement that has the ``kept`` candidates and is no worse than any greedy one.
 
-    Greedy ones often meet all minimums that can be met. Where they do not, patterns are asked, in a hurry first.
+    Greedy ones often meet all minimums that can be met. Where they do not, patterns are asked, in a hurry first; but
+    not where ``enough`` is reached: unmet minimums by class and models that survive, as good as they can be.
     """
-    enough = simple_bounds(space, limits)[:2]
+    enough = enough or simple_bounds(space, limits)[:2]
     best = greedy(space, limits, kept, enough)
     for effort in (HASTY, THOROUGH) if len(space.gpus) > SMALL else ():
         if (unmet(space, best.chosen), weak(space, best.chosen)) == enough:
