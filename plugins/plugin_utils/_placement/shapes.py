@@ -28,7 +28,7 @@ if t.TYPE_CHECKING:
 MAX_SPLIT = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Shape:
     """One replica on GPUs; ``times[i]`` is the part of a token's time that is spent on ``gpus[i]``."""
 

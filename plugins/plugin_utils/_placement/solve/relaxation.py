@@ -174,10 +174,8 @@ class Relaxation:
         first: dict[t.Hashable, int] = {}
         found = []
         for gpu, members in enumerate(self.space.by_gpu):
-            whole = (self.space.candidates[i] for i in members)
-            signature = tuple(
-                (candidate.model, candidate.mib[0], candidate.top) for candidate in whole if len(candidate.gpus) == 1
-            )
+            whole = [self.space.candidates[i] for i in members]
+            signature = tuple([(one.model, one.mib[0], one.top) for one in whole if len(one.gpus) == 1])
             found.append(first.setdefault((self.space.gpus[gpu].offer_mib, signature), gpu))
         return found
 
@@ -187,8 +185,14 @@ class Relaxation:
         size = Counter(of)
         groups: defaultdict[tuple[int, int, tuple[tuple[int, int, int], ...]], set[t.Hashable]] = defaultdict(set)
         for candidate in space.candidates:
-            parts = zip(candidate.gpus, candidate.mib, candidate.loads, strict=True)
-            alike = groups[candidate.model, candidate.top, tuple((of[gpu], mib, load) for gpu, mib, load in parts)]
+            if len(candidate.gpus) == 1:
+                taken: tuple[tuple[int, int, int], ...] = (
+                    (of[candidate.gpus[0]], candidate.mib[0], candidate.loads[0]),
+                )
+            else:
+                parts = zip(candidate.gpus, candidate.mib, candidate.loads, strict=True)
+                taken = tuple([(of[gpu], mib, load) for gpu, mib, load in parts])
+            alike = groups[candidate.model, candidate.top, taken]
             # Of the places that spread lets no two replicas have, one counts.
             spread = space.models[candidate.model].constraints.spread
             if spread == "node":

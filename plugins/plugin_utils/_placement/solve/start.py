@@ -41,7 +41,7 @@ def start(
     enough = enough or simple_bounds(space, limits)[:2]
     best = greedy(space, limits, kept, enough)
     for effort in (HASTY, THOROUGH) if len(space.gpus) > SMALL else ():
-        if (unmet(space, best.chosen), weak(space, best.chosen)) == enough:
+        if (unmet(space, best.chosen), weak(space, best.chosen)) == enough or (effort is THOROUGH and not spend(0)):
             break
         best = min(best, dived(space, limits, kept, spend, effort=effort), key=lambda solution: worth(space, solution))
     return min(best, divide(space, best.chosen), key=lambda solution: worth(space, solution))
