@@ -15,7 +15,7 @@ import typing as t
 from .space import LOAD, SLOTS, Limits, Solution, Space, unmet, weak, worth
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 Order = t.Callable[["State", int], tuple[int, ...]]
 
@@ -140,6 +140,12 @@ def greedy(
         _add_extras(state, slots)
         found.append(Solution(frozenset(state.chosen), slots))
     return min(found, key=lambda solution: worth(space, solution))
+
+
+def minimums(space: Space, models: Collection[int], start: frozenset[int]) -> frozenset[int]:
+    """Return ``start`` and beside it the minimums of these models, as many as find room."""
+    least = tuple(model.replicas_min if m in models else 0 for m, model in enumerate(space.models))
+    return frozenset(_attempt(space, least, start, _largest, _tightest, apart=True).chosen)
 
 
 def fill(space: Space, limits: Limits, least: frozenset[int], wish: Solution) -> Solution:
