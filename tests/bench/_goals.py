@@ -60,7 +60,9 @@ def _fleets(done: Done) -> Iterator[Goal]:
         if results:
             everything = fleet[0] == 8
             proofs = [all(o["proved"] for o in r["objectives"]) if everything else minimums_proved(r) for r in results]
-            used = median(min(result["cpu"], result["wall"]) for result in results)
+            # The time of a plan goes on after them, to serve more.
+            ended = [min(r["cpu"], r["wall"]) if everything else r["first"] for r in results]
+            used = median(ended)
             what = "all passes" if everything else "minimums and weak N-1"
             measured = f"{sum(proofs)} of {len(proofs)}, {used:.1f} s"
             yield name, f"{what} proved < {seconds} s", measured, all(proofs) and used < seconds
@@ -80,7 +82,9 @@ def _overloaded(done: Done) -> Iterator[Goal]:
         if results:
             opened = median(sum(r["unmet"]) / sum(r["asked"].values()) for r in results)
             top = [next(o["proved"] for o in r["objectives"] if o["name"] == "unmet_minimum") for r in results]
-            measured = f"{opened:.1%}, {sum(top)} of {len(top)}"
+            bounds = [sum(o["bound"] for o in r["objectives"] if o["name"] == "unmet_minimum") for r in results]
+            least = median(bound / sum(r["asked"].values()) for bound, r in zip(bounds, results, strict=True))
+            measured = f"{opened:.1%} (proved: at least {least:.1%}), {sum(top)} of {len(top)}"
             goal = "≤ 2 % of minimums open at 30 s, top class proved"
             yield f"{fleet[0]}/{fleet[1]}, load 1.1", goal, measured, opened <= 0.02 and all(top)
 

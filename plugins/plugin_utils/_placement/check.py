@@ -57,7 +57,10 @@ def refuse(what: str, findings: Sequence[str]) -> None:
 
 
 def twins(problem: Problem, planned: Sequence[Replica], current: Sequence[Replica]) -> list[Replica | None]:
-    """Return for each planned replica what is on its node just like it (but for the estimate of its speed), or None."""
+    """Return for each planned replica what is on its node just like it, or None.
+
+    The estimate of its speed may be another one, and so may the numbers that the node gives its GPUs.
+    """
     sources = {model.name: model.source for model in problem.models}
     there: defaultdict[tuple[str, str], list[Replica]] = defaultdict(list)
     for replica in current:
@@ -66,7 +69,10 @@ def twins(problem: Problem, planned: Sequence[Replica], current: Sequence[Replic
     def alike(replica: Replica, other: Replica) -> bool:
         # A node that does not say where a replica came from is taken at its word.
         return other.source in (None, sources.get(replica.model, other.source)) and (
-            dataclasses.replace(other, source=replica.source, up=replica.up, speed=replica.speed) == replica
+            dataclasses.replace(other, source=replica.source, up=replica.up, speed=replica.speed, gpus=replica.gpus)
+            == replica
+            and [(share.id, share.layers, share.vram_mib) for share in other.gpus]
+            == [(share.id, share.layers, share.vram_mib) for share in replica.gpus]
         )
 
     return [

@@ -140,7 +140,7 @@ class Problem:
     catalog_digest: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Share:
     """The part of a replica on one GPU."""
 

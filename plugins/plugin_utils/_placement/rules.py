@@ -13,11 +13,12 @@ import typing as t
 
 from ...module_utils._speed import milli_tokens_per_second
 from .errors import ContradictionError
+from .model import Constraints
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .model import Constraints, Gpu, Model, Node, Problem
+    from .model import Gpu, Model, Node, Problem
 
 
 def compute_capability(gpu: Gpu) -> tuple[int, int] | None:
@@ -36,7 +37,11 @@ def eligibility(model: Model, gpu: Gpu, node: Node) -> str | None:
 
 
 def _refusals(model: Model, gpu: Gpu, node: Node) -> Iterator[str]:
-    rules = model.constraints
+    yield from _refused_by_place(model.constraints, gpu, node)
+    yield from _refused_by_kind(model, gpu)
+
+
+def _refused_by_place(rules: Constraints, gpu: Gpu, node: Node) -> Iterator[str]:
     name = f"{gpu.node}/{gpu.id}"
     if rules.nodes and gpu.node not in rules.nodes:
         yield "node is not in constraints.nodes"
@@ -53,7 +58,6 @@ def _refusals(model: Model, gpu: Gpu, node: Node) -> Iterator[str]:
             yield f"node lacks the label {label}: {wanted} of constraints.labels"
     if rules.min_compute_capability is not None:
         yield from _refused_by_capability(gpu, rules.min_compute_capability)
-    yield from _refused_by_kind(model, gpu)
 
 
 def _refused_by_capability(gpu: Gpu, least: tuple[int, int]) -> Iterator[str]:
@@ -120,7 +124,13 @@ def nodes_by_name(problem: Problem) -> dict[str, Node]:
 def eligible_gpus(problem: Problem, model: Model) -> list[Gpu]:
     """Return the GPUs the model may use, in the order (node, index, id)."""
     nodes = nodes_by_name(problem)
-    gpus = [gpu for gpu in problem.gpus if eligibility(model, gpu, nodes[gpu.node]) is None]
+    # Thousands of GPUs are of a few kinds, and most models have no rule for the place.
+    kinds = {gpu.kind: gpu for gpu in problem.gpus}
+    fit = {kind for kind, gpu in kinds.items() if next(_refused_by_kind(model, gpu), None) is None}
+    gpus = [gpu for gpu in problem.gpus if gpu.usable and gpu.kind in fit]
+    rules = model.constraints
+    if rules != Constraints(spread=rules.spread):
+        gpus = [gpu for gpu in gpus if next(_refused_by_place(rules, gpu, nodes[gpu.node]), None) is None]
     return sorted(gpus, key=gpu_order)
 
 

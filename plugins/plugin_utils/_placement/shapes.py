@@ -28,7 +28,7 @@ if t.TYPE_CHECKING:
 MAX_SPLIT = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Shape:
     """One replica on GPUs; ``times[i]`` is the part of a token's time that is spent on ``gpus[i]``."""
 
@@ -114,7 +114,7 @@ def fitting(model: Model, gpus: Sequence[Gpu]) -> list[Shape]:
 
     ``gpus`` are in the order of ``rules.gpu_order``.
     """
-    whole = [shape for shape in (single(model, gpu) for gpu in gpus) if shape.fits]
+    whole = [single(model, gpu) for gpu in gpus if model.needs[gpu.kind][0].vram_mib <= gpu.offer_mib]
     if whole:
         return whole
     return [shape for shape in splits(model, gpus) if shape.fits and shape.speed >= model.min_speed]

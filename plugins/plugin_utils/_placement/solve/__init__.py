@@ -23,11 +23,14 @@ from ..model import Objective, Options, Plan, Replica
 from ..naming import next_id, next_port, slugs
 from ..rules import check_model
 from ..running import standing
+from .between import between
 from .budget import Budget
 from .incumbent import adopt, greedy
+from .matching import matched
 from .passes import Outcome, improve
-from .space import MORE_IS_BETTER, Limits, Solution, Space, build, gains, served, worth
-from .start import start
+from .relaxation import RELAXED, Relaxation
+from .space import MORE_IS_BETTER, Limits, Solution, Space, build, churn, gains, moved_mib, served, worth
+from .start import SMALL, simple_bounds, start
 from .survive import survivability
 
 if t.TYPE_CHECKING:
@@ -92,18 +95,21 @@ def _decide(problem: Problem, space: Space, options: Options, budget: Budget) ->
     """
     fresh = build(problem, ()) if space.running else space
     full = Limits(tuple(model.replicas_max for model in space.models))
+    relaxation = Relaxation(fresh, full) if len(fresh.gpus) >= RELAXED else None
+    enough = _enough(fresh, full, relaxation)
     with budget.capped(0.7):
-        ideal = improve(fresh, full, start(fresh, full, frozenset(), budget.spend), budget)
+        first = start(fresh, full, frozenset(), budget.spend, enough)
+        ideal = improve(fresh, full, first, budget, relaxation=relaxation)
     # A search that was cut short may have left room that a minimum fits into, as the next run would see.
     filled = greedy(fresh, full, ideal.solution.chosen)
     if worth(fresh, filled) < worth(fresh, ideal.solution):
         with budget.capped(0.3):
-            more = improve(fresh, full, filled, budget, NOTHING_MORE)
+            more = improve(fresh, full, filled, budget, goal=NOTHING_MORE)
         if _values(more.objectives) < _values(ideal.objectives):
             ideal = dataclasses.replace(more, objectives=_against(more.objectives, ideal.objectives))
     if not space.running:
         return ideal
-    goal = adopt(fresh, ideal.solution, space)
+    goal = matched(space, adopt(fresh, ideal.solution, space))
 
     kept = _kept(space, budget)
     chosen = kept
@@ -112,12 +118,21 @@ def _decide(problem: Problem, space: Space, options: Options, budget: Budget) ->
     return dataclasses.replace(chosen, objectives=_against(chosen.objectives, ideal.objectives))
 
 
+def _enough(space: Space, limits: Limits, relaxation: Relaxation | None) -> tuple[tuple[int, ...], int]:
+    """Return bounds of the unmet minimums by class and of the models that survive, the tighter ones of both kinds."""
+    missing, survivors, _served = simple_bounds(space, limits)
+    if relaxation is None:
+        return missing, survivors
+    relaxed, lasting = relaxation.least()
+    return tuple(map(max, missing, relaxed)), min(survivors, lasting)
+
+
 def _kept(space: Space, budget: Budget) -> Outcome:
     """Keep all that runs and start what the minimums miss."""
     running = Counter(space.candidates[i].model for i in space.running)
     least = Limits(tuple(max(model.replicas_min, running[m]) for m, model in enumerate(space.models)))
     with budget.capped(0.3):
-        return improve(space, least, greedy(space, least, frozenset(space.running)), budget, NOTHING_MORE)
+        return improve(space, least, greedy(space, least, frozenset(space.running)), budget, goal=NOTHING_MORE)
 
 
 def _replanned(space: Space, kept: Outcome, goal: Solution, options: Options, budget: Budget) -> Outcome:
@@ -130,20 +145,46 @@ def _replanned(space: Space, kept: Outcome, goal: Solution, options: Options, bu
         return gains(space, new, old, options.min_gain_permille)
 
     full = tuple(model.replicas_max for model in space.models)
-    with budget.capped(0.3):
-        starts = (kept.solution, start(space, Limits(full), kept.solution.chosen, budget.spend))
-        first = min(starts, key=lambda solution: worth(space, solution))
-        grown = improve(space, Limits(full), first, budget, _goal(space, kept, options))
+    grown = kept
+    if len(space.gpus) <= SMALL or worth(space, goal)[:2] >= worth(space, kept.solution)[:2]:
+        with budget.capped(0.3):
+            starts = (kept.solution, start(space, Limits(full), kept.solution.chosen, budget.spend))
+            first = min(starts, key=lambda solution: worth(space, solution))
+            grown = improve(space, Limits(full), first, budget, goal=_goal(space, kept, options))
     chosen = grown if gained(grown.solution, kept.solution) else kept
 
     limits = Limits(full, fixed=False, moves_mib=options.churn_budget_mib)
-    with budget.capped(0.7):
-        moved = improve(space, limits, grown.solution, budget, _goal(space, chosen, options))
-    if options.churn_budget_mib is None and gained(goal, moved.solution):
-        moved = improve(space, limits, goal, budget)
+    picked = _picked(space, limits, (chosen.solution, goal), options, budget)
+    if picked is chosen.solution:
+        with budget.capped(0.7):
+            moved = improve(space, limits, grown.solution, budget, goal=_goal(space, chosen, options))
+    else:
+        moved = improve(space, limits, picked, budget, goal=NOTHING_MORE)
     if options.replan or gained(moved.solution, chosen.solution):
         chosen = moved
     return chosen
+
+
+def _picked(
+    space: Space, limits: Limits, ends: tuple[Solution, Solution], options: Options, budget: Budget
+) -> Solution:
+    """Return what gains enough over what moves less, of two ends and placements between them that move ever more."""
+    permille = 0 if options.replan else options.min_gain_permille
+    picked, goal = ends
+    found = [goal]
+    if len(space.gpus) > SMALL:
+        with budget.capped(0.8):
+            found += between(space, limits, goal, budget.spend, permille)
+        nearest = min(found[1:], key=lambda solution: (worth(space, solution)[:2], churn(space, solution.chosen)))
+        if worth(space, goal)[:2] < worth(space, nearest)[:2]:
+            with budget.capped(0.6):
+                found.append(improve(space, limits, nearest, budget, goal=NOTHING_MORE).solution)
+    if limits.moves_mib is not None:
+        found = [solution for solution in found if moved_mib(space, solution.chosen) <= limits.moves_mib]
+    for solution in sorted(found, key=lambda solution: churn(space, solution.chosen)):
+        if gains(space, solution, picked, permille):
+            picked = solution
+    return picked
 
 
 def _goal(space: Space, old: Outcome, options: Options) -> int:

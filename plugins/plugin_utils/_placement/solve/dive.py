@@ -25,7 +25,7 @@ from .knapsack import fill
 from .master import Class, Master, Pattern
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from .master import Prices
     from .space import Limits, Space
@@ -90,6 +90,24 @@ def dive(
                 break
             chosen |= more
     return _Dive(space, limits, chosen, spend, unmet=unmet, closed=closed).run(effort)
+
+
+def regrets(
+    space: Space, limits: Limits, placed: Collection[int], spend: Callable[[int], bool], unmet: Sequence[int]
+) -> list[float]:
+    """Return for each GPU how much less what is placed there is worth than what it would best be filled with.
+
+    Worth is what the empty fleet's prices say when just so many minimum replicas are missing by class.
+    """
+    program = _Dive(space, limits, (), spend, unmet=unmet, splits=True)
+    program.converge(THOROUGH.first)
+    found = [0.0] * len(space.gpus)
+    for kind, of in enumerate(program.classes):
+        most, _models, _busy = fill(program.master.items(kind), of.room)
+        for gpu in of.gpus:
+            worths = [program.master.worth(kind, space.candidates[i], gpu) for i in space.by_gpu[gpu] if i in placed]
+            found[gpu] = most - sum(held for held, _busy in worths) - max((busy for _held, busy in worths), default=0.0)
+    return found
 
 
 class _Dive:

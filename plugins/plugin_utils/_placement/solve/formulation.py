@@ -17,7 +17,7 @@ from .recovery import recoveries
 from .space import LOAD, SLOTS, Limits, Solution, Space, balance, served_by_model
 
 if t.TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
 
 class Formulation:
@@ -219,7 +219,7 @@ class Formulation:
                     self.lasting.append(self._lasting_of(m, members))
         return self.lasting
 
-    def _lasting_of(self, m: int, members: tuple[int, ...]) -> cp_model.IntVar:
+    def _lasting_of(self, m: int, members: Sequence[int]) -> cp_model.IntVar:
         nodes: dict[str, list[int]] = {}
         for i in members:
             nodes.setdefault(self.space.candidates[i].node, []).append(i)
@@ -267,11 +267,11 @@ class Formulation:
                 total = cp_model.LinearExpr.weighted_sum([self.slots[i] for i in members], loads)
                 self.model.add(total <= SLOTS * LOAD)
             values = served_by_model(space, self.solution)
-            for m, members in enumerate(space.by_model):
+            for m, of in enumerate(space.by_model):
                 most = space.demand(m, self.limits.ceilings[m])
                 rate = self._int(0, most, f"served{m}", values[m])
-                tops = [space.candidates[i].top for i in members]
-                given = cp_model.LinearExpr.weighted_sum([self.slots[i] for i in members], tops)
+                tops = [space.candidates[i].top for i in of]
+                given = cp_model.LinearExpr.weighted_sum([self.slots[i] for i in of], tops)
                 self.model.add(SLOTS * rate <= given)
                 self.served.append(rate)
         return self.served

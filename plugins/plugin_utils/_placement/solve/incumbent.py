@@ -15,7 +15,7 @@ import typing as t
 from .space import LOAD, SLOTS, Limits, Solution, Space, unmet, weak, worth
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 Order = t.Callable[["State", int], tuple[int, ...]]
 
@@ -63,6 +63,13 @@ class State:
             return domains[candidate.node] not in {domains[node] for node in self.nodes[m]}
         return True
 
+    def roomy(self, members: Sequence[int]) -> list[int]:
+        """Return those of successive candidates whose (first) GPU has the room that they take of it."""
+        free = self.free
+        first, last = (members[0], members[-1] + 1) if members else (0, 0)
+        gpus, needs = self.space.first_gpu[first:last], self.space.first_mib[first:last]
+        return [i for i, gpu, mib in zip(members, gpus, needs, strict=True) if mib <= free[gpu]]
+
     def new_node(self, i: int) -> int:
         """0 when the candidate would bring its model to the second node that survival asks for, else 1."""
         candidate = self.space.candidates[i]
@@ -73,6 +80,8 @@ class State:
 
 def _tightest(state: State, i: int) -> tuple[int, ...]:
     candidate = state.space.candidates[i]
+    if len(candidate.gpus) == 1:
+        return (1, state.free[candidate.gpus[0]] - candidate.mib[0], i)
     left = sum(state.free[gpu] - mib for gpu, mib in zip(candidate.gpus, candidate.mib, strict=True))
     return (len(candidate.gpus), left, i)
 
@@ -104,7 +113,7 @@ PLACES: tuple[tuple[Order, bool], ...] = (
 
 
 def _largest(space: Space, m: int) -> tuple[int, ...]:
-    return (-min((space.candidates[i].shape.vram_mib for i in space.by_model[m]), default=0), m)
+    return (-space.least_mib[m], m)
 
 
 def _rarest(space: Space, m: int) -> tuple[int, ...]:
@@ -131,6 +140,12 @@ def greedy(
         _add_extras(state, slots)
         found.append(Solution(frozenset(state.chosen), slots))
     return min(found, key=lambda solution: worth(space, solution))
+
+
+def minimums(space: Space, models: Collection[int], start: frozenset[int]) -> frozenset[int]:
+    """Return ``start`` and beside it the minimums of these models, as many as find room."""
+    least = tuple(model.replicas_min if m in models else 0 for m, model in enumerate(space.models))
+    return frozenset(_attempt(space, least, start, _largest, _tightest, apart=True).chosen)
 
 
 def fill(space: Space, limits: Limits, least: frozenset[int], wish: Solution) -> Solution:
@@ -185,8 +200,10 @@ def _attempt(
         members = [m for m, model in enumerate(space.models) if model.priority == priority]
         for m in sorted(members, key=lambda m: models(space, m)):
             wanted = space.models[m].replicas_min
+            if len(state.nodes[m]) >= wanted:
+                continue
             # Of what the order depends on, a replica changes nothing at the places that are left for its model.
-            order = sorted(space.by_model[m], key=lambda i: places(state, i))
+            order = sorted(state.roomy(space.by_model[m]), key=lambda i: places(state, i))
             if apart and len(state.nodes[m]) < wanted:
                 _take_first(state, order, wanted=1)
                 _take_first(state, (i for i in order if not state.new_node(i)), wanted=min(2, wanted))
@@ -251,7 +268,7 @@ def _add_extras(state: State, slots: dict[int, int]) -> None:
         return space.models[candidate.model].weight * candidate.top * _useful_slots(state, i) // SLOTS
 
     # A gain only shrinks as time and demand are used up, so a stale entry that still leads is the best.
-    heap = [(-gain(i), i) for i in range(len(space.candidates)) if state.fits(i)]
+    heap = [(-gain(i), i) for i in state.roomy(range(len(space.candidates))) if state.fits(i)]
     heapq.heapify(heap)
     while heap:
         stale, i = heapq.heappop(heap)

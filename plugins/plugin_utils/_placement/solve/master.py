@@ -20,7 +20,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .incumbent import State
-    from .space import Space
+    from .space import Candidate, Space
 
 SHORT = 4.0
 """What a missing minimum replica of the lowest priority costs, where all that could be served is worth one."""
@@ -77,7 +77,7 @@ class Master:
         self.sold: list[tuple[float, float]] = []
         self.extra: dict[tuple[int, int], float] = {}
         self.price_of: list[float] = []
-        self.values: dict[Pattern, float] = {}
+        self.values: list[float] = []
         self.split_values: list[float] = []
         self.elsewhere: dict[int, set[int]] = {}
         self.parts: dict[PartKey, int] = {}
@@ -255,7 +255,7 @@ class Master:
             # Nothing is known to be worth anything, nothing is wanted: what is settled stays.
             self.sold = [(0.0, 0.0)] * len(self.counts)
             self.price_of = [0.0] * len(self.sizes)
-            self.values = {}
+            self.values = []
             self.split_values = [0.0] * len(self.splits)
             return
         self.sold = [
@@ -267,12 +267,14 @@ class Master:
             for kind in self.elsewhere.get(m, ()):
                 self.extra[kind, m] = self.extra.get((kind, m), 0.0) + row.dual_value()
         self.price_of = [row.dual_value() for row in self.sizes]
-        self.values = {pattern: column.solution_value() for pattern, column in self.patterns.items()}
+        self.values = [column.solution_value() for column in self.patterns.values()]
         self.split_values = [places.solution_value() for places, _members in self.splits]
 
     def wanted(self) -> list[tuple[float, Pattern]]:
         """Return the patterns that are wanted, the most wanted first."""
-        found = [(n, pattern) for pattern, n in self.values.items() if n > 1e-6 and self.classes[pattern.kind].gpus]
+        # Patterns that were added since have no value yet.
+        valued = zip(self.values, self.patterns, strict=False)
+        found = [(n, pattern) for n, pattern in valued if n > 1e-6 and self.classes[pattern.kind].gpus]
         return sorted(found, key=lambda pair: (-pair[0], pair[1].kind, pair[1].models, pair[1].busy or 0))
 
     def prices(self) -> Prices:
@@ -298,6 +300,15 @@ class Master:
             if held + max(0.0, busy) > 0:
                 found.append(Item(m, mib, held, busy))
         return found
+
+    def worth(self, kind: int, candidate: Candidate, gpu: int) -> tuple[float, float]:
+        """Return what a replica, or its part on a GPU of the class, is worth by being there, and by having its time."""
+        m = candidate.model
+        if len(candidate.gpus) == 1:
+            return self._held(kind, m), self.sold[m][1] * candidate.top
+        place = candidate.gpus.index(gpu)
+        part = self.parts.get((m, self.classes[kind].first, candidate.mib[place], candidate.loads[place]))
+        return (0.0, 0.0) if part is None else (self._held(kind, part), self._busy(kind, part))
 
     def _held(self, kind: int, m: int) -> float:
         return -self.sold[m][0] - self.extra.get((kind, m), 0.0)

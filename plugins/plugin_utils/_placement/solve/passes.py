@@ -22,7 +22,6 @@ from .incumbent import fill
 from .losses import Losses
 from .recovery import size
 from .region import Region
-from .relaxation import Relaxation
 from .reserve import core, strengthen
 from .sharing import divide
 from .space import MORE_IS_BETTER, Limits, Solution, Space, balance, churn, served, unmet, weak, worth
@@ -33,6 +32,7 @@ from .watch import Watch
 if t.TYPE_CHECKING:
     from ._cp_sat import cp_model
     from .budget import Budget
+    from .relaxation import Relaxation
 
 TOO_BIG = 12_000
 """Candidates beyond which a model of the whole fleet no longer pays: some GPUs at a time are placed anew instead."""
@@ -46,9 +46,6 @@ DIVES = 0.3
 """How often they are filled by patterns instead, and then this part of all GPUs:"""
 
 DIVED = 0.4
-
-RELAXED = 24
-"""GPUs from which on the bounds of the relaxation are asked for: below it the whole model is quicker and exact."""
 
 NEIGHBOURS = 10
 """GPUs whose replicas are placed anew together when the whole is too much to improve at once."""
@@ -76,24 +73,41 @@ class Outcome:
     objectives: tuple[Objective, ...]
 
 
-def improve(space: Space, limits: Limits, incumbent: Solution, budget: Budget, goal: int = 0) -> Outcome:
+def improve(
+    space: Space,
+    limits: Limits,
+    incumbent: Solution,
+    budget: Budget,
+    *,
+    goal: int = 0,
+    relaxation: Relaxation | None = None,
+) -> Outcome:
     """Run all passes from the incumbent; the outcome is never worse than it.
 
-    No time is spent on serving more once it is proved that ``goal`` cannot be served.
+    No time is spent on serving more once it is proved that ``goal`` cannot be served. The bounds of the relaxation
+    are asked for where there is one; it is used up.
     """
-    return _Passes(space, limits, incumbent, budget, goal).run()
+    return _Passes(space, limits, incumbent, budget, goal=goal, relaxation=relaxation).run()
 
 
 class _Passes:
-    def __init__(self, space: Space, limits: Limits, incumbent: Solution, budget: Budget, goal: int) -> None:
+    def __init__(
+        self,
+        space: Space,
+        limits: Limits,
+        incumbent: Solution,
+        budget: Budget,
+        *,
+        goal: int,
+        relaxation: Relaxation | None,
+    ) -> None:
         self.space = space
         self.limits = limits
         self.budget = budget
         self.best = incumbent
         self.goal = goal
         self.bounds = simple_bounds(space, limits)
-        relaxable = len(space.gpus) >= RELAXED and not space.running and goal == 0
-        self.relaxation = Relaxation(space, limits) if relaxable else None
+        self.relaxation = relaxation
         self.priced = False
         self.cp: Formulation | None = None
         self.losses = Losses(space)

@@ -18,6 +18,7 @@ c x <= y b + sum(max(0, c - y A) u) for all 0 <= x <= u. That is computed in who
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import typing as t
 from collections import Counter, defaultdict
@@ -28,6 +29,9 @@ from .knapsack import Table
 if t.TYPE_CHECKING:
     from .master import Prices
     from .space import Limits, Space
+
+RELAXED = 24
+"""GPUs from which on the bounds of the program are asked for: below it the whole model is quicker and exact."""
 
 FUNCTIONS = range(1, 8)
 METHODS = ("", "use_dual_simplex: true", "use_preprocessing: false")
@@ -56,6 +60,12 @@ class _Program:
 
     def row(self, terms: dict[int, int], most: int) -> None:
         self.rows.append((terms, most))
+
+    def copy(self) -> _Program:
+        """Return one that may be extended without this one."""
+        found = _Program()
+        found.upper, found.rows = self.upper.copy(), self.rows.copy()
+        return found
 
     def bound(self, objective: dict[int, int]) -> int:
         """Return a number that the objective is never above."""
@@ -164,10 +174,8 @@ class Relaxation:
         first: dict[t.Hashable, int] = {}
         found = []
         for gpu, members in enumerate(self.space.by_gpu):
-            whole = (self.space.candidates[i] for i in members)
-            signature = tuple(
-                (candidate.model, candidate.mib[0], candidate.top) for candidate in whole if len(candidate.gpus) == 1
-            )
+            whole = [self.space.candidates[i] for i in members]
+            signature = tuple([(one.model, one.mib[0], one.top) for one in whole if len(one.gpus) == 1])
             found.append(first.setdefault((self.space.gpus[gpu].offer_mib, signature), gpu))
         return found
 
@@ -177,8 +185,14 @@ class Relaxation:
         size = Counter(of)
         groups: defaultdict[tuple[int, int, tuple[tuple[int, int, int], ...]], set[t.Hashable]] = defaultdict(set)
         for candidate in space.candidates:
-            parts = zip(candidate.gpus, candidate.mib, candidate.loads, strict=True)
-            alike = groups[candidate.model, candidate.top, tuple((of[gpu], mib, load) for gpu, mib, load in parts)]
+            if len(candidate.gpus) == 1:
+                taken: tuple[tuple[int, int, int], ...] = (
+                    (of[candidate.gpus[0]], candidate.mib[0], candidate.loads[0]),
+                )
+            else:
+                parts = zip(candidate.gpus, candidate.mib, candidate.loads, strict=True)
+                taken = tuple([(of[gpu], mib, load) for gpu, mib, load in parts])
+            alike = groups[candidate.model, candidate.top, taken]
             # Of the places that spread lets no two replicas have, one counts.
             spread = space.models[candidate.model].constraints.spread
             if spread == "node":
@@ -209,6 +223,18 @@ class Relaxation:
             program.row(dict(time[kind]), FRACTION * size[kind])
         for terms in served:
             program.row(terms, 0)
+
+    def least(self) -> tuple[tuple[int, ...], int]:
+        """Return how many minimum replicas are missing at least, each class as few as can be, and how many survive at
+        most then, weakly. Who reaches all of these has reached the best.
+        """
+        trial = copy.copy(self)
+        trial.program = self.program.copy()
+        missing = []
+        for priority in self.space.classes:
+            missing.append(trial.unmet(priority))
+            trial.keep(priority, missing[-1])
+        return tuple(missing), trial.weak()
 
     def unmet(self, priority: int) -> int:
         """Return how many minimum replicas of the class are missing at least."""

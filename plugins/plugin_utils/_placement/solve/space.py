@@ -15,15 +15,18 @@ the replica's slots that each of its GPUs is busy for (1000 on the slowest one).
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass, field
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from heapq import nlargest
 
 from ....module_utils._speed import milli_tokens_per_second
 from ..rules import eligible_gpus, gpu_order
 from ..shapes import Shape, as_it_runs, fitting, splits
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from ..model import Gpu, Model, Problem, Replica
 
@@ -43,7 +46,7 @@ class Candidate:
     shape: Shape
     running: Replica | None = None
 
-    @property
+    @cached_property
     def node(self) -> str:
         return self.shape.gpus[0].node
 
@@ -74,14 +77,43 @@ class Space:
     gpus: tuple[Gpu, ...]
     domains: Mapping[str, str]
     candidates: tuple[Candidate, ...]
-    by_model: tuple[tuple[int, ...], ...]
+    by_model: tuple[Sequence[int], ...]
+    """The candidates of each model, which follow one upon the other."""
     by_gpu: tuple[tuple[int, ...], ...]
     eligible: tuple[tuple[Gpu, ...], ...] = ()
     """For each model the GPUs that its constraints allow, whether they have the room or not."""
 
     @cached_property
+    def first_gpu(self) -> array[int]:
+        """The (first) GPU of each candidate."""
+        return array("i", [candidate.gpus[0] for candidate in self.candidates])
+
+    @cached_property
+    def first_mib(self) -> array[int]:
+        """MiB that each candidate takes of its (first) GPU."""
+        return array("i", [candidate.mib[0] for candidate in self.candidates])
+
+    @cached_property
+    def fastest(self) -> tuple[tuple[int, ...], ...]:
+        """For each model the milli-tokens per second of its fastest places, as many as it may have replicas."""
+        return tuple(
+            tuple(nlargest(model.replicas_max, (self.candidates[i].top for i in of)))
+            for model, of in zip(self.models, self.by_model, strict=True)
+        )
+
+    @cached_property
+    def least_mib(self) -> tuple[int, ...]:
+        """MiB that a replica of each model takes at least, all its GPUs together; 0 where it has no place."""
+        return tuple(min((sum(self.candidates[i].mib) for i in of), default=0) for of in self.by_model)
+
+    @cached_property
     def running(self) -> tuple[int, ...]:
         return tuple(i for i, candidate in enumerate(self.candidates) if candidate.running)
+
+    @cached_property
+    def loose(self) -> Space:
+        """The same candidates, but those that run may be taken like any other."""
+        return replace(self, candidates=tuple(replace(candidate, running=None) for candidate in self.candidates))
 
     @cached_property
     def running_mib(self) -> tuple[int, ...]:
@@ -98,9 +130,11 @@ class Space:
         return tuple(sorted({model.priority for model in self.models if model.replicas_min > 0}, reverse=True))
 
     def demand(self, model: int, ceiling: int) -> int:
-        """Return the milli-tokens per second that at most ``ceiling`` replicas of the model could ever serve."""
-        tops = sorted((self.candidates[i].top for i in self.by_model[model]), reverse=True)
-        most = sum(tops[:ceiling])
+        """Return the milli-tokens per second that at most ``ceiling`` replicas of the model could ever serve.
+
+        ``ceiling`` is no more than the model's maximum.
+        """
+        most = sum(self.fastest[model][:ceiling])
         wanted = self.models[model].demand
         return most if wanted is None else min(wanted, most)
 
@@ -164,10 +198,10 @@ def build(problem: Problem, running: Iterable[Replica]) -> Space:
                 taken.add((places, shape.runner))
         eligible.append(tuple(eligible_gpus(problem, model)))
         for shape in fitting(model, eligible[m]):
-            places = tuple(position[gpu.key] for gpu in shape.gpus)
+            places = tuple([position[gpu.key] for gpu in shape.gpus])
             if (places, shape.runner) not in taken:
                 candidates.append(Candidate(m, places, shape))
-        by_model.append(tuple(range(first, len(candidates))))
+        by_model.append(range(first, len(candidates)))
     return Space(
         models=ordered,
         gpus=gpus,
@@ -190,32 +224,34 @@ def _by_gpu(candidates: Sequence[Candidate], count: int) -> tuple[tuple[int, ...
 # --- what a choice is worth -----------------------------------------------------------------
 
 
-def unmet(space: Space, chosen: frozenset[int]) -> tuple[int, ...]:
+def unmet(space: Space, chosen: Collection[int]) -> tuple[int, ...]:
     """Return the missing minimum replicas of each priority class."""
+    placed = Counter([space.candidates[i].model for i in chosen])
     missing = dict.fromkeys(space.classes, 0)
     for m, model in enumerate(space.models):
-        placed = sum(1 for i in space.by_model[m] if i in chosen)
-        if model.replicas_min > placed:
-            missing[model.priority] += model.replicas_min - placed
+        if model.replicas_min > placed[m]:
+            missing[model.priority] += model.replicas_min - placed[m]
     return tuple(missing[priority] for priority in space.classes)
 
 
-def weak(space: Space, chosen: frozenset[int]) -> int:
+def weak(space: Space, chosen: Collection[int]) -> int:
     """Return how many models with a minimum of 2 or more are on at least two nodes."""
-    return sum(
-        1
-        for m, model in enumerate(space.models)
-        if model.replicas_min >= 2 and len({space.candidates[i].node for i in space.by_model[m] if i in chosen}) >= 2
-    )
+    nodes: list[set[str]] = [set() for _model in space.models]
+    for i in chosen:
+        nodes[space.candidates[i].model].add(space.candidates[i].node)
+    return sum(model.replicas_min >= 2 and len(on) >= 2 for model, on in zip(space.models, nodes, strict=True))
 
 
 def served_by_model(space: Space, solution: Solution) -> list[int]:
     """Return milli-tokens per second served of each model, demand respected."""
-    served = []
-    for m, model in enumerate(space.models):
-        most = sum(space.candidates[i].top * solution.slots.get(i, 0) for i in space.by_model[m]) // SLOTS
-        served.append(most if model.demand is None else min(most, model.demand))
-    return served
+    given = [0] * len(space.models)
+    for i, slots in solution.slots.items():
+        given[space.candidates[i].model] += space.candidates[i].top * slots
+    rates = [slots // SLOTS for slots in given]
+    return [
+        rate if model.demand is None else min(rate, model.demand)
+        for model, rate in zip(space.models, rates, strict=True)
+    ]
 
 
 def served(space: Space, solution: Solution) -> int:
@@ -237,6 +273,15 @@ def balance(space: Space, chosen: frozenset[int]) -> int:
             free[gpu] -= mib
             used.add(gpu)
     return max(0, min((free[gpu] for gpu in used), default=0))
+
+
+def moved_mib(space: Space, chosen: frozenset[int]) -> int:
+    """Return the MiB of voluntary moves: of each model the lesser of what stops and what starts."""
+    starts, stops = [0] * len(space.models), [0] * len(space.models)
+    for i in chosen.symmetric_difference(space.running):
+        candidate = space.candidates[i]
+        (starts if i in chosen else stops)[candidate.model] += candidate.shape.vram_mib
+    return sum(map(min, starts, stops))
 
 
 def worth(space: Space, solution: Solution) -> tuple[tuple[int, ...], int, int, int]:

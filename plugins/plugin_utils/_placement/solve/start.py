@@ -10,9 +10,10 @@
 from __future__ import annotations
 
 import typing as t
+from collections import Counter
 
 from .dive import HASTY, THOROUGH, dive
-from .incumbent import greedy
+from .incumbent import greedy, minimums
 from .sharing import divide
 from .space import unmet, weak, worth
 
@@ -25,19 +26,53 @@ if t.TYPE_CHECKING:
 SMALL = 8
 """GPUs up to which the solver needs no better start than a greedy one."""
 
+TRIES = 4
+"""Placements in which those go first that found no place, at most."""
 
-def start(space: Space, limits: Limits, kept: frozenset[int], spend: Callable[[int], bool]) -> Solution:
+
+def start(
+    space: Space,
+    limits: Limits,
+    kept: frozenset[int],
+    spend: Callable[[int], bool],
+    enough: tuple[tuple[int, ...], int] | None = None,
+) -> Solution:
     """Return a placement that has the ``kept`` candidates and is no worse than any greedy one.
 
-    Greedy ones often meet all minimums that can be met. Where they do not, patterns are asked, in a hurry first.
+    Greedy ones often meet all minimums that can be met. Where they do not, patterns are asked, in a hurry first; but
+    not where ``enough`` is reached: unmet minimums by class and models that survive, as good as they can be.
     """
-    enough = simple_bounds(space, limits)[:2]
+    enough = enough or simple_bounds(space, limits)[:2]
     best = greedy(space, limits, kept, enough)
     for effort in (HASTY, THOROUGH) if len(space.gpus) > SMALL else ():
-        if (unmet(space, best.chosen), weak(space, best.chosen)) == enough:
+        if (unmet(space, best.chosen), weak(space, best.chosen)) == enough or (effort is THOROUGH and not spend(0)):
             break
-        best = min(best, dived(space, limits, kept, spend, effort=effort), key=lambda solution: worth(space, solution))
+        found = dived(space, limits, kept, spend, effort=effort)
+        if effort is THOROUGH:
+            found = _hard_first(space, limits, kept, spend, found)
+        best = min(best, found, key=lambda solution: worth(space, solution))
     return min(best, divide(space, best.chosen), key=lambda solution: worth(space, solution))
+
+
+def _hard_first(
+    space: Space, limits: Limits, kept: frozenset[int], spend: Callable[[int], bool], found: Solution
+) -> Solution:
+    """Return the best of the placement found and some in which those go first that missed replicas, whoever comes last.
+
+    What is settled of patterns may leave a few of a higher class out that the program in fractions had placed.
+    """
+    best = found
+    first: set[int] = set()
+    for _try in range(TRIES):
+        counts = Counter(space.candidates[i].model for i in found.chosen)
+        short = {m for m, model in enumerate(space.models) if counts[m] < model.replicas_min}
+        urgent = {m for m in short if space.models[m].priority > space.classes[-1]} - first
+        if not urgent or not spend(0):
+            break
+        first |= urgent
+        found = dived(space, limits, minimums(space, first, kept), spend)
+        best = min(best, found, key=lambda solution: worth(space, solution))
+    return best
 
 
 def dived(

@@ -10,7 +10,12 @@ from collections import Counter
 
 import pytest
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.dive import HASTY, THOROUGH, Effort, dive
-from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.incumbent import greedy, share_time
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.incumbent import (
+    greedy,
+    minimums,
+    share_time,
+)
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.relaxation import Relaxation
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.sharing import divide
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.space import (
     LOAD,
@@ -21,7 +26,9 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.s
     build,
     served,
     unmet,
+    weak,
 )
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.start import start
 from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.builders import fleet
 
 SEEDS = range(1, 5)
@@ -84,3 +91,34 @@ def test_a_division_of_time_serves_no_less_than_the_greedy_one_and_no_gpu_works_
         for gpu, load in zip(space.candidates[i].gpus, space.candidates[i].loads, strict=True):
             busy[gpu] += slots * load
     assert max(busy.values()) <= SLOTS * LOAD
+
+
+@pytest.mark.parametrize("load", [0.8, 1.1])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_bounds_for_the_minimums_are_never_better_than_what_is_reached(seed: int, load: float) -> None:
+    space, limits = space_of(seed, load)
+    relaxation = Relaxation(space, limits)
+    missing, lasting = relaxation.least()
+    assert relaxation.least() == (missing, lasting)
+    chosen = start(space, limits, frozenset(), endless, (missing, lasting)).chosen
+    assert legal(space, limits, chosen)
+    assert missing <= unmet(space, chosen)
+    assert missing != unmet(space, chosen) or lasting >= weak(space, chosen)
+    assert (unmet(space, chosen), -weak(space, chosen)) <= _reached(space, greedy(space, limits, frozenset()))
+
+
+def _reached(space: Space, solution: Solution) -> tuple[tuple[int, ...], int]:
+    return unmet(space, solution.chosen), -weak(space, solution.chosen)
+
+
+def test_the_minimums_of_some_models_are_placed_beside_what_is_there() -> None:
+    space, limits = space_of(2)
+    given = frozenset(sorted(greedy(space, limits, frozenset()).chosen)[:3])
+    wanted = {4, 7}
+    chosen = minimums(space, wanted, given)
+    assert given <= chosen
+    assert legal(space, limits, chosen)
+    often = Counter(space.candidates[i].model for i in chosen - given)
+    assert set(often) <= wanted
+    assert all(number <= space.models[m].replicas_min for m, number in often.items())
+    assert often

@@ -10,8 +10,11 @@ import dataclasses
 import typing as t
 
 import pytest
-from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model import Constraints
-from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.running import invalid, standing
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.check import check_plan
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model import Constraints, Options, Share
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.running import already, invalid, standing
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve import solve
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.waves import transition
 from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.builders import (
     gpu,
     model,
@@ -126,3 +129,24 @@ def test_maximum_and_spread_bind_what_runs(most: int, spread: t.Any, wanted: int
 def test_two_replicas_of_a_model_never_share_a_gpu() -> None:
     runs = [running("m", CARD, 2000, number=1), running("m", CARD, 2000, number=2, port=11501)]
     assert standing(problem([CARD], [model("m", 2000, most=2)]), runs) == (runs[0],)
+
+
+def test_a_replica_has_the_numbers_that_its_node_gives_the_gpus_now() -> None:
+    """A card that is taken out renumbers the others; what runs on them needs no new start."""
+    card = dataclasses.replace(CARD, index=3)
+    case = problem([card], [model("m", 5000)])
+    (kept,) = standing(case, [RUNS])
+    assert [share.index for share in kept.gpus] == [3]
+    assert already(case, [RUNS], [kept.planned]) == {kept.planned: RUNS}
+    plan = solve(case, [RUNS], Options(seconds=1))
+    assert [share.index for replica in plan.replicas for share in replica.gpus] == [3]
+    assert check_plan(case, plan, [RUNS]) == []
+    assert transition([RUNS], plan, case).start == ()
+
+
+def test_a_split_whose_gpus_change_their_order_does_not_stay() -> None:
+    shares = (Share("a", 0, 2, 2500), Share("b", 1, 2, 2500))
+    split = dataclasses.replace(RUNS, gpus=shares)
+    assert invalid(problem([CARD, OTHER], [model("m", 5000)]), split) is None
+    renumbered = [dataclasses.replace(CARD, index=1), dataclasses.replace(OTHER, index=0)]
+    assert invalid(problem(renumbered, [model("m", 5000)]), split) == "its GPUs are numbered in another order by now"
