@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import time
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
@@ -228,6 +229,20 @@ def test_a_client_that_leaves_frees_its_slot(start: Start, card: lab.Card, model
         connection.close()
         lab.wait_for(lambda s=stream: server.log.read_text().count("cancel task") == (1 if s else 2), "a free slot")
     assert load(server) == 200
+
+
+def test_a_client_that_is_gone_without_a_word_is_asked_for(server: lab.Server) -> None:
+    """By the kernel, 15 s after its last one."""
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        ends = f":{server.port:04X} 0100007F:{client.getsockname()[1]:04X} 01"
+
+        def timer() -> str:
+            lines = [line for line in Path("/proc/net/tcp").read_text().splitlines() if ends in line]
+            return lines[0].split()[5] if lines else ""
+
+        lab.wait_for(lambda: timer().startswith("02:"), "a keep-alive timer")
+        hertz = os.sysconf("SC_CLK_TCK")
+        assert 10 * hertz < int(timer().removeprefix("02:"), 16) <= 15 * hertz
 
 
 def test_hung_engine_blocks_ps_until_it_is_replaced(start: Start, card: lab.Card, models: dict[str, bytes]) -> None:

@@ -254,6 +254,10 @@ class Server(ThreadingHTTPServer):
 
     def get_request(self) -> tuple[socket.socket, t.Any]:
         accepted = super().get_request()
+        # As Go's listeners do: a client that went away without a word is noticed and does not seem to wait for ever.
+        accepted[0].setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 9)):
+            accepted[0].setsockopt(socket.IPPROTO_TCP, option, value)
         self.connections.add(accepted[0])
         return accepted
 
