@@ -120,7 +120,7 @@ def test_forty_gpus_without_any_network(inventory: Path) -> None:
     assert not (inventory / ".plan").exists()
     first = plan(inventory)
     assert first.code == 0, first.output
-    assert re.search(r"on \d+ of 40 GPUs in 10 nodes", first.output)
+    assert re.search(r"on \d+ of 40 usable GPUs in 10 nodes", first.output)
     assert len(re.findall(r"^.{15}\d  \S.* of +\d+\.\d GiB$", first.output, re.M)) == 40
     assert (
         max(len(line) for line in first.output[first.output.index("PLAN ") :].split("Planned in")[0].splitlines())
