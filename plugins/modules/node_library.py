@@ -84,7 +84,10 @@ def write(path: Path, content: bytes) -> None:
 
 
 def is_as_wanted(path: Path, content: bytes) -> bool:
-    return path.is_file() and path.read_bytes() == content and path.stat().st_mode & 0o777 == 0o644
+    if not path.is_file() or path.read_bytes() != content:
+        return False
+    status = path.stat()
+    return status.st_mode & 0o777 == 0o644 and status.st_uid == os.geteuid()
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from .formulation import Formulation
 from .incumbent import fill
 from .losses import Losses
 from .recovery import size
-from .region import Region
+from .region import Region, neighbours
 from .reserve import core, strengthen
 from .sharing import divide
 from .space import MORE_IS_BETTER, Limits, Solution, Space, balance, churn, served, unmet, weak, worth
@@ -338,7 +338,7 @@ class _Passes:
         draw = random.Random(self.budget.seed)
         while value != bound and self.budget.left > 0 and len(self.space.gpus) > NEIGHBOURS:
             held = core(self.space, self.best) if self.survived is not None and draw.random() < 0.5 else ()
-            part = cp.neighbourhood(self._neighbours(draw), held)
+            part = cp.neighbourhood(neighbours(self.space, self.best, draw, NEIGHBOURS), held)
             value = self._take(cp, self.budget.solve(part, NEIGHBOURHOOD_SECONDS, linearization=1), value, sign)
         return value
 
@@ -349,7 +349,7 @@ class _Passes:
             if name == "served" and self._free and draw.random() < DIVES:
                 value = self._dive_again(draw, value)
                 continue
-            region = Region(self.space, self.limits, self.best, self._neighbours(draw, REGION))
+            region = Region(self.space, self.limits, self.best, neighbours(self.space, self.best, draw, REGION))
             cp = region.formulation
             for done in self._modelled():
                 cp.keep(done.name, done.priority, done.value, -1 if done.name in MORE_IS_BETTER else 1)
@@ -371,21 +371,6 @@ class _Passes:
             self.reached = dataclasses.replace(self.reached, value=value, proved=value == self.reached.bound)
             self.budget.tell(self.reached)
         return value
-
-    def _neighbours(self, draw: random.Random, count: int = NEIGHBOURS) -> set[int]:
-        """Draw GPUs to place anew together; some of them could hold a model that misses replicas, if one does."""
-        space = self.space
-        short = [
-            m
-            for m, model in enumerate(space.models)
-            if space.by_model[m] and model.replicas_min > sum(i in self.best.chosen for i in space.by_model[m])
-        ]
-        wanted: set[int] = set()
-        if short:
-            hosts = sorted({gpu for i in space.by_model[draw.choice(short)] for gpu in space.candidates[i].gpus})
-            wanted = set(draw.sample(hosts, min(len(hosts), count // 2)))
-        others = [gpu for gpu in range(len(space.gpus)) if gpu not in wanted]
-        return wanted | set(draw.sample(others, min(len(others), count - len(wanted))))
 
     def _take(self, cp: Formulation | Region, solver: cp_model.CpSolver | None, value: int, sign: int) -> int:
         """Take a better solution over; return the value of the best one."""

@@ -17,10 +17,26 @@ from .incumbent import share_time
 from .space import Solution, Space
 
 if t.TYPE_CHECKING:
+    import random
     from collections.abc import Collection
 
     from ._cp_sat import cp_model
     from .space import Limits
+
+
+def neighbours(space: Space, solution: Solution, draw: random.Random, count: int) -> set[int]:
+    """Draw GPUs to place anew together; some of them could hold a model that misses replicas, if one does."""
+    short = [
+        m
+        for m, model in enumerate(space.models)
+        if space.by_model[m] and model.replicas_min > sum(i in solution.chosen for i in space.by_model[m])
+    ]
+    wanted: set[int] = set()
+    if short:
+        hosts = sorted({gpu for i in space.by_model[draw.choice(short)] for gpu in space.candidates[i].gpus})
+        wanted = set(draw.sample(hosts, min(len(hosts), count // 2)))
+    others = [gpu for gpu in range(len(space.gpus)) if gpu not in wanted]
+    return wanted | set(draw.sample(others, min(len(others), count - len(wanted))))
 
 
 class Region:
