@@ -84,7 +84,9 @@ gpus:
       type: int
       sample: 64
     bandwidth_gbs:
-      description: Memory bandwidth in GB/s by the GPU table; 0 where the table does not have the card.
+      description:
+        - Memory bandwidth in GB/s by the GPU table, else by what NVML says of the card's memory.
+        - V(0) where neither tells; the card is not usable then.
       type: float
       sample: 484
     backends:

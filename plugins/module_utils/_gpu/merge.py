@@ -53,7 +53,7 @@ def _driven(index: int, device: Device, report: Report, own_mib: int) -> Gpu:
     architecture = device.architecture or (card.architecture if card else "")
     name = device.name or (card.name if card else _nameless(device.vendor, device.pci_device))
     support = _support(device, architecture, report)
-    bandwidth = card.bandwidth_gbs if card else 0
+    bandwidth = card.bandwidth_gbs if card else device.bandwidth_gbs
     if support.backends and not bandwidth:
         support = Support(
             support.backends,

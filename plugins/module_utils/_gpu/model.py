@@ -44,6 +44,7 @@ class Device:
     """What a driver says of one card. ``error`` is set where it knows the card but cannot work it.
 
     ``used_mib`` holds everything that cannot be given out, the driver's own reserve included.
+    ``bandwidth_gbs`` is the memory's by its clock and bus, 0 where the driver does not tell them.
     ``kfd_ordinal`` counts the GPUs that the ROCm kernel interface offers; None where it does not offer the card.
     """
 
@@ -55,6 +56,7 @@ class Device:
     architecture: str = ""
     vram_mib: int = 0
     used_mib: int = 0
+    bandwidth_gbs: float = 0
     error: str = ""
     kfd_ordinal: t.Optional[int] = None
 

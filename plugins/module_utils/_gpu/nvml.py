@@ -72,7 +72,7 @@ def _read(nvml: t.Any, refusals: tuple[type[Exception], ...]) -> Report:
             warnings.append(f"NVML cannot open its GPU {number}: {error}")
             continue
         try:
-            devices.append(_measured(nvml, handle, identity))
+            devices.append(_measured(nvml, handle, identity, refusals))
         except refusals as error:
             devices.append(Device(**identity, error=str(error)))
             continue
@@ -108,7 +108,7 @@ def _identity(nvml: t.Any, handle: t.Any) -> dict[str, t.Any]:
     }
 
 
-def _measured(nvml: t.Any, handle: t.Any, identity: dict[str, t.Any]) -> Device:
+def _measured(nvml: t.Any, handle: t.Any, identity: dict[str, t.Any], refusals: tuple[type[Exception], ...]) -> Device:
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
     # Version 1 of the call counts what driver and firmware reserve as used, which nobody can have.
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
@@ -117,7 +117,23 @@ def _measured(nvml: t.Any, handle: t.Any, identity: dict[str, t.Any]) -> Device:
         architecture=f"sm_{major}{minor}",
         vram_mib=memory.total // MIB,
         used_mib=-(-memory.used // MIB),
+        bandwidth_gbs=_bandwidth_gbs(nvml, handle, refusals),
     )
+
+
+def _bandwidth_gbs(nvml: t.Any, handle: t.Any, refusals: tuple[type[Exception], ...]) -> int:
+    """The memory's peak: two transfers in each cycle of the clock that NVML reports; 0 where it tells none.
+
+    Within 3 % of the data sheets from GDDR5 to HBM3e: 347 on a Tesla P40 (3615 MHz, 384 bits), 4916 on an H200
+    (3201 MHz, 6144 bits; its data sheet says 4800).
+    """
+    try:
+        clock_mhz = nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_MEM)
+        bits: int = nvml.nvmlDeviceGetMemoryBusWidth(handle)
+    except refusals:
+        # Drivers before 510 do not know the bus.
+        return 0
+    return int(2 * clock_mhz * bits // 8 // 1000)
 
 
 def _holdings(nvml: t.Any, handle: t.Any, address: str) -> list[Holding]:

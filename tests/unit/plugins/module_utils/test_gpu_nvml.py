@@ -36,6 +36,7 @@ class Card(t.NamedTuple):
     opens: bool = True
     measures: bool = True
     lists: bool = True
+    memory: tuple[int, int] = (3615, 384)
 
 
 class FakeNvml:
@@ -43,6 +44,7 @@ class FakeNvml:
 
     NVMLError = NVMLError
     NVMLLibraryMismatchError = NVMLLibraryMismatchError
+    NVML_CLOCK_MEM = 2
 
     def __init__(self, *cards: Card, init: str = "") -> None:
         self.cards = cards
@@ -85,6 +87,15 @@ class FakeNvml:
             raise NVMLError("GPU is lost")
         return SimpleNamespace(total=card.total, used=card.used, free=card.total - card.used)
 
+    def nvmlDeviceGetMaxClockInfo(self, card: Card, kind: int) -> int:
+        assert kind == self.NVML_CLOCK_MEM
+        return card.memory[0]
+
+    def nvmlDeviceGetMemoryBusWidth(self, card: Card) -> int:
+        if not card.memory[1]:
+            raise NVMLError("Function Not Found")
+        return card.memory[1]
+
     def nvmlDeviceGetComputeRunningProcesses(self, card: Card) -> list[t.Any]:
         if not card.lists:
             raise NVMLLibraryMismatchError("Unversioned function called")
@@ -108,6 +119,7 @@ def test_a_card_with_its_processes() -> None:
             architecture="sm_61",
             vram_mib=24576,
             used_mib=9001,
+            bandwidth_gbs=347,
         ),
     )
     assert report.holdings == (
@@ -127,6 +139,20 @@ def test_a_library_that_does_not_start_is_an_error_not_a_crash() -> None:
     report = nvml.read(FakeNvml(Card(), init="Driver Not Loaded"))
     assert report.error == "Driver Not Loaded"
     assert report.devices == ()
+
+
+@pytest.mark.parametrize(
+    ("clock_mhz", "bits", "gbs"),
+    [
+        (5505, 352, 484),  # GeForce GTX 1080 Ti, GDDR5X
+        (9501, 384, 912),  # GeForce RTX 3080 Ti, GDDR6X
+        (877, 4096, 898),  # Tesla V100, HBM2: 900 in its data sheet
+        (3201, 6144, 4916),  # H200, HBM3e: 4800 in its data sheet
+        (5505, 0, 0),  # a driver that does not know the bus
+    ],
+)
+def test_bandwidth_by_clock_and_bus(clock_mhz: int, bits: int, gbs: int) -> None:
+    assert nvml.read(FakeNvml(Card(memory=(clock_mhz, bits)))).devices[0].bandwidth_gbs == gbs
 
 
 def test_one_lost_card_does_not_hide_the_others() -> None:
