@@ -6,9 +6,9 @@
 
 usage: run_tests.py [lint] [release] [unit] [molecule] [lab]     (default: all)
 
-All together, they run in two rows: in front lint, molecule, and the tests that look at times; behind them everything
-else (`run_tests.py release untimed`), with what the first row leaves of the machine. What the second row says is shown
-at the end, so that pytest's summary closes the run.
+All together, they run in two rows: in front molecule, and the tests on the lab that it deployed; behind them everything
+else (`run_tests.py lint release unit offline`), with what the first row leaves of the machine. What the second row says
+is shown at the end, so that pytest's summary closes the run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import typing as t
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 if t.TYPE_CHECKING:
@@ -33,8 +33,7 @@ PACKAGE = "ansible_collections.aivailable.sdai.plugins"
 
 LAB_DOWN = [str(BIN / "python"), str(ROOT / "tests" / "lab" / "lab.py"), "down"]
 
-# They look at times: how long HAProxy takes to find a server down, or a pull to be given up.
-TIMED = ["tests/unit/roles", "tests/unit/tests_lab_ollama", "tests/integration/lab"]
+ON_LAB = "tests/integration/lab"
 
 Step = tuple[str, list[str], Path]
 
@@ -105,9 +104,11 @@ def run(steps: list[Step], env: dict[str, str]) -> int:
 def second_row(env: dict[str, str]) -> Iterator[t.Callable[[], int]]:
     """Gives a function that waits for the second row, shows what it said and returns its exit status."""
     with tempfile.TemporaryFile() as output:
-        command = ["nice", "-n", "19", sys.executable, __file__, "release", "untimed"]
-        # In a group, to be ended as one, but not in a session of its own: Linux gives each session an equal share.
-        row = subprocess.Popen(command, env=env, stdout=output, stderr=output, process_group=0)
+        command = ["nice", "-n", "19", sys.executable, __file__, "lint", "release", "unit", "offline"]
+        row = subprocess.Popen(command, env=env, stdout=output, stderr=output, start_new_session=True)
+        # Linux may give each session an equal share whatever its processes' niceness: then the session has to be nice.
+        with suppress(OSError):
+            Path(f"/proc/{row.pid}/autogroup").write_text("19")
 
         def ended() -> int:
             code = row.wait()
@@ -125,10 +126,13 @@ def second_row(env: dict[str, str]) -> Iterator[t.Callable[[], int]]:
 
 def pytest_steps(wanted: list[str]) -> list[Step]:
     """One run of pytest for all that is wanted."""
-    paths = {"unit": ["tests/unit"], "lab": ["tests/integration"], "timed": TIMED}
+    paths = {
+        "unit": ["tests/unit"],
+        "offline": ["tests/integration", f"--ignore={ON_LAB}"],
+        "lab": ["tests/integration"],
+        "deployed": [ON_LAB],
+    }
     found = [path for word, each in paths.items() if word in wanted for path in each]
-    if "untimed" in wanted:
-        found += ["tests/unit", "tests/integration", *(f"--ignore={path}" for path in TIMED)]
     return [("pytest", [str(BIN / "pytest"), "--durations=10", *found], ROOT)] if found else []
 
 
@@ -152,9 +156,12 @@ def main(wanted: list[str]) -> int:
     }
     if wanted:
         return run(steps_of(wanted), env)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        # The second row has to be ended too.
+        signal.signal(ending, lambda number, _frame: sys.exit(128 + number))
     with second_row(env) as second_row_ended:
         # Molecule deploys this very tree, and sees that a second run changes nothing.
-        code = run(steps_of(["lint", "molecule", "timed"]), {**env, "SDAI_LAB_IS_DEPLOYED": "1"})
+        code = run(steps_of(["molecule", "deployed"]), {**env, "SDAI_LAB_IS_DEPLOYED": "1"})
         code = code or second_row_ended()
     if code == 0:
         # Without a word: pytest's summary closes the run. After a failure the lab stays, to be looked at.
