@@ -28,7 +28,7 @@ if t.TYPE_CHECKING:
     from ._placement.model import Gpu, GpuKey, Objective, Plan, Problem, Replica, Share
 
 # Raised when the page changes, so that one of an older release is written anew.
-_VERSION = 1
+_VERSION = 2
 # From so many GPUs on only bars are drawn, without words in them.
 _DENSE = 60
 _MARK = re.compile(r'<meta name="sdai-plan" content="([0-9a-f]{64})">')

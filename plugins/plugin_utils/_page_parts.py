@@ -46,7 +46,8 @@ button { cursor: pointer; }
 #find { width: 16rem; }
 button:focus-visible, input:focus-visible, .node:focus-visible, tr:focus-visible {
   outline: 2px solid var(--accent); outline-offset: 1px; }
-.chip { border-radius: 99px; padding: .1rem .65rem; font-size: .85rem; font-weight: 600; white-space: nowrap; }
+.chip { display: inline-block; border-radius: 99px; padding: .1rem .65rem; font-size: .85rem; font-weight: 600;
+  white-space: nowrap; }
 .good { color: var(--good); background: var(--good-back); }
 .warn { color: var(--warn); background: var(--warn-back); }
 .bad { color: var(--bad); background: var(--bad-back); }
@@ -108,9 +109,13 @@ details summary { cursor: pointer; color: var(--accent); padding: .3rem 0; }
 .node.gone .bar { opacity: .3; }
 .seg.stuck { outline: 2px solid var(--bad); outline-offset: -2px; }
 .picked .seg:not(.chosen) { opacity: .16; }
+.nothing::after { content: "nothing found"; color: var(--soft); font-size: .9rem; font-weight: 400;
+  margin-left: .6rem; }
+.nothing + .panel, .nothing + .legend { display: none; }
 [hidden] { display: none !important; }
 @media (max-width: 720px) { .fleet { grid-template-columns: 1fr; } .gpu { grid-template-columns: 7rem 1fr; }
-  .gpu .size { display: none; } header, main { padding: 0 .8rem; } }
+  .gpu .size { display: none; } header, main { padding: 0 .8rem; } .chip { white-space: normal; }
+  .right { margin: 0; width: 100%; } #find { flex: 1; min-width: 0; } #theme { white-space: nowrap; } }
 @media print { #lost, .right { display: none; } body { padding: 0; } }
 """
 
@@ -163,6 +168,13 @@ document.getElementById('find').addEventListener('input', event => {
   for (const item of all('.node, .legend li, #losses tbody tr, #replicas tbody tr, .entry')) {
     const text = (item.textContent + ' ' + (item.dataset.find ?? '')).toLowerCase();
     item.hidden = wanted !== '' && !text.includes(wanted);
+  }
+  for (const title of all('h2')) {
+    const items = [];
+    for (let next = title.nextElementSibling; next && !next.matches('h2'); next = next.nextElementSibling) {
+      items.push(...all('.node, .legend li, tbody tr, .entry', next));
+    }
+    title.classList.toggle('nothing', items.length > 0 && items.every(item => item.hidden));
   }
 });
 document.getElementById('theme').addEventListener('click', () => {
