@@ -229,7 +229,7 @@ def test_a_card_that_no_table_knows(tmp_path: Path) -> None:
 
 
 def test_a_card_that_only_its_driver_knows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its memory's bandwidth, which the table would have, is the driver's; one that is in the table keeps the table's."""
+    """The bandwidth of its memory is what the driver says; one that is in the table keeps the table's."""
     new = p40(name="NVIDIA RTX 9090", pci_device="0xffff", architecture="sm_90", bandwidth_gbs=2100)
     nvidia_says(monkeypatch, Report(driver="580.1", devices=(new, p40(bandwidth_gbs=300, pci_address="0000:03:00.0"))))
     unknown, known = scanning.scan(Roots(sysfs="/nowhere", procfs="/nowhere")).gpus
