@@ -34,6 +34,8 @@ PACKAGE = "ansible_collections.aivailable.sdai.plugins"
 LAB_DOWN = [str(BIN / "python"), str(ROOT / "tests" / "lab" / "lab.py"), "down"]
 
 ON_LAB = "tests/integration/lab"
+# Of the second row: a tenth of the share of the first, so that its own time-outs are not reached.
+NICENESS = 10
 
 Step = tuple[str, list[str], Path]
 
@@ -104,11 +106,11 @@ def run(steps: list[Step], env: dict[str, str]) -> int:
 def second_row(env: dict[str, str]) -> Iterator[t.Callable[[], int]]:
     """Gives a function that waits for the second row, shows what it said and returns its exit status."""
     with tempfile.TemporaryFile() as output:
-        command = ["nice", "-n", "19", sys.executable, __file__, "lint", "release", "unit", "offline"]
+        command = ["nice", "-n", str(NICENESS), sys.executable, __file__, "lint", "release", "unit", "offline"]
         row = subprocess.Popen(command, env=env, stdout=output, stderr=output, start_new_session=True)
         # Linux may give each session an equal share whatever its processes' niceness: then the session has to be nice.
         with suppress(OSError):
-            Path(f"/proc/{row.pid}/autogroup").write_text("19")
+            Path(f"/proc/{row.pid}/autogroup").write_text(str(NICENESS))
 
         def ended() -> int:
             code = row.wait()
