@@ -47,9 +47,9 @@ def changed(*more: dict[str, t.Any]) -> Models:
     return [*models, *more]
 
 
-def the_other() -> tuple[set[str], set[str], Models]:
+def the_other(gpu_hosts: list[Host]) -> tuple[set[str], set[str], Models]:
     """Of the two catalogs the one that is not deployed; and which models are, and which of them will leave."""
-    there = {replica["model"] for replica in json.loads(PLAN_FILE.read_text())["replicas"]}
+    there = {replica["model"] for host in gpu_hosts for replica in host.replicas()}
     leaving = there - {model["name"] for model in BASE}
     return there, leaving, BASE if leaving else changed(small("helper:1b"))
 
@@ -119,7 +119,7 @@ def test_a_killed_run_is_picked_up(
     assert len(old) == 2
     for host in gpu_hosts:
         host.run("rm -f /run/sdai/replicas/llama3.1-8b--*/settings.sum")
-    there, leaving, target = the_other()
+    there, leaving, target = the_other(gpu_hosts)
     with Clients(there, leaving=leaving) as clients:
         kill_at(task, catalog(target))
         run = playbook("aivailable.sdai.apply", *catalog(target))
@@ -140,7 +140,7 @@ def test_a_check_run_says_what_a_killed_run_and_the_next_one_do(
     check: t.Callable[..., Path],
 ) -> None:
     """Killed when old and new replicas are routed to; what both runs did together is what the check run said."""
-    there, leaving, target = the_other()
+    there, leaving, target = the_other(gpu_hosts)
     before, old = check_truth.states(), starts(gpu_hosts)
     results = check("aivailable.sdai.apply", *catalog(target))
     with Clients(there, leaving=leaving) as clients:
