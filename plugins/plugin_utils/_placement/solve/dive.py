@@ -125,7 +125,7 @@ class _Dive:
         self.space = space
         self.spend = spend
         self.state = State(space, limits.ceilings, given, closed)
-        self.single = [_singles(space, gpu) for gpu in range(len(space.gpus))]
+        self.single = space.singles
         self.classes = _classes(space, self.state, self.single)
         self.master = Master(space, self.state, self.classes, unmet)
         if splits:
@@ -208,24 +208,19 @@ class _Dive:
         self.master.settle(pattern.kind, tuple(placed))
 
 
-def _singles(space: Space, gpu: int) -> dict[int, int]:
-    """Return for each model its candidate that is wholly on this GPU and could start there."""
-    return {
-        space.candidates[i].model: i
-        for i in space.by_gpu[gpu]
-        if len(space.candidates[i].gpus) == 1 and not space.candidates[i].running
-    }
-
-
 def _classes(space: Space, state: State, single: Sequence[dict[int, int]]) -> list[Class]:
     found: dict[t.Hashable, Class] = {}
+    # What is left of GPUs that were alike is alike where as much room is left beside the same models.
+    known: dict[t.Hashable, Class] = {}
     for gpu, places in enumerate(single):
         room = state.free[gpu]
-        models = {
-            m: (space.candidates[i].mib[0], space.candidates[i].top)
-            for m, i in places.items()
-            if space.candidates[i].mib[0] <= room and m not in state.on_gpu[gpu]
-        }
-        of = found.setdefault((room, tuple(models.items())), Class(room, [], models, gpu))
-        of.gpus.append(gpu)
+        key = (space.alike[gpu], room, frozenset(state.on_gpu[gpu]))
+        if key not in known:
+            models = {
+                m: (space.candidates[i].mib[0], space.candidates[i].top)
+                for m, i in places.items()
+                if space.candidates[i].mib[0] <= room and m not in state.on_gpu[gpu]
+            }
+            known[key] = found.setdefault((room, tuple(models.items())), Class(room, [], models, gpu))
+        known[key].gpus.append(gpu)
     return list(found.values())

@@ -169,19 +169,9 @@ class Relaxation:
                 {column: factor for column, factor in terms.items() if factor}, int(table.best) * self.size[kind]
             )
 
-    def _classes(self) -> list[int]:
-        """Return for each GPU the first of its class."""
-        first: dict[t.Hashable, int] = {}
-        found = []
-        for gpu, members in enumerate(self.space.by_gpu):
-            whole = [self.space.candidates[i] for i in members]
-            signature = tuple([(one.model, one.mib[0], one.top) for one in whole if len(one.gpus) == 1])
-            found.append(first.setdefault((self.space.gpus[gpu].offer_mib, signature), gpu))
-        return found
-
     def _places(self, limits: Limits) -> None:
         space, program = self.space, self.program
-        of = self._classes()
+        of = space.alike
         size = Counter(of)
         groups: defaultdict[tuple[int, int, tuple[tuple[int, int, int], ...]], set[t.Hashable]] = defaultdict(set)
         for candidate in space.candidates:
