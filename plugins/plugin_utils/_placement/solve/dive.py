@@ -194,13 +194,16 @@ class _Dive:
 
     def _give(self, pattern: Pattern) -> None:
         """Put the pattern on the GPU of its class where most of it may be."""
-
-        def misfit(gpu: int) -> tuple[int, int, int]:
-            fitting = [self.single[gpu][m] for m in pattern.models if self.state.fits(self.single[gpu][m])]
-            return (-len(fitting), sum(self.state.new_node(i) for i in fitting), gpu)
-
+        best, gpu = (1, 0), -1
         gpus = self.classes[pattern.kind].gpus
-        gpu = min(gpus, key=misfit)
+        ideal = (-len(pattern.models), sum(not self.state.alone(m) for m in pattern.models))
+        for other in gpus:
+            fitting = [i for m in pattern.models if self.state.fits(i := self.single[other][m])]
+            misfit = (-len(fitting), sum(self.state.new_node(i) for i in fitting))
+            if misfit < best:
+                best, gpu = misfit, other
+                if misfit == ideal:
+                    break
         gpus.remove(gpu)
         placed = [m for m in pattern.models if self.state.fits(self.single[gpu][m])]
         for m in placed:

@@ -62,6 +62,16 @@ class State:
             self.room[gpu] = self.free[gpu]
             self.on_gpu[gpu].add(candidate.model)
 
+    def drop(self, i: int) -> None:
+        """Remove a replica that is there."""
+        candidate = self.space.candidates[i]
+        self.chosen.remove(i)
+        self.nodes[candidate.model].remove(candidate.node)
+        for gpu, mib in zip(candidate.gpus, candidate.mib, strict=True):
+            self.free[gpu] += mib
+            self.room[gpu] = self.free[gpu]
+            self.on_gpu[gpu].remove(candidate.model)
+
     def fits(self, i: int) -> bool:
         candidate = self.space.candidates[i]
         m = candidate.model
@@ -88,9 +98,12 @@ class State:
     def new_node(self, i: int) -> int:
         """0 when the candidate would bring its model to the second node that survival asks for, else 1."""
         candidate = self.space.candidates[i]
-        nodes = set(self.nodes[candidate.model])
-        lone = self.space.models[candidate.model].replicas_min >= 2 and len(nodes) == 1
-        return 0 if lone and candidate.node not in nodes else 1
+        return 0 if self.alone(candidate.model) and candidate.node != self.nodes[candidate.model][0] else 1
+
+    def alone(self, m: int) -> bool:
+        """Tell whether the model is on one node and ought to be on two."""
+        nodes = self.nodes[m]
+        return self.space.models[m].replicas_min >= 2 and len(nodes) > 0 and all(node == nodes[0] for node in nodes)
 
 
 def _tightest(state: State, members: t.Any) -> list[int]:

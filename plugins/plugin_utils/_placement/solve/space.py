@@ -22,7 +22,7 @@ from functools import cached_property
 from heapq import nlargest
 
 from ....module_utils._speed import milli_tokens_per_second
-from ..rules import eligible_gpus, gpu_order
+from ..rules import allowed, gpu_order
 from ..shapes import as_it_runs, fitting, single, split, splits, whole
 from ._cp_sat import np
 
@@ -259,7 +259,7 @@ def vacant(problem: Problem, names: Collection[str] | None = None) -> Space:
     by_model = []
     for m, model in enumerate(ordered):
         first = len(candidates)
-        eligible.append(tuple(eligible_gpus(problem, model)) if names is None or model.name in names else ())
+        eligible.append(tuple(allowed(problem, model)) if names is None or model.name in names else ())
         roomy = whole(model, eligible[m])
         layouts = {gpu.kind: layout(single(model, gpu)) for gpu in {gpu.kind: gpu for gpu in roomy}.values()}
         candidates += [Candidate(m, alone[position[gpu.key]], gpu.node, *layouts[gpu.kind]) for gpu in roomy]

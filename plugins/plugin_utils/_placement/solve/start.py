@@ -12,6 +12,7 @@ from __future__ import annotations
 import typing as t
 from collections import Counter
 
+from .apart import set_apart
 from .dive import HASTY, THOROUGH, dive
 from .incumbent import greedy, minimums
 from .sharing import divide
@@ -43,15 +44,23 @@ def start(
     not where ``enough`` is reached: unmet minimums by class and models that survive, as good as they can be.
     """
     enough = enough or simple_bounds(space, limits)[:2]
-    best = greedy(space, limits, kept, enough)
+    best = _apart(space, limits, greedy(space, limits, kept, enough), enough)
     for effort in (HASTY, THOROUGH) if len(space.gpus) > SMALL else ():
         if (unmet(space, best.chosen), weak(space, best.chosen)) == enough or (effort is THOROUGH and not spend(0)):
             break
         found = dived(space, limits, kept, spend, effort=effort)
         if effort is THOROUGH:
             found = _hard_first(space, limits, kept, spend, found)
-        best = min(best, found, key=lambda solution: worth(space, solution))
+        best = min(best, _apart(space, limits, found, enough), key=lambda solution: worth(space, solution))
     return min(best, divide(space, best.chosen), key=lambda solution: worth(space, solution))
+
+
+def _apart(space: Space, limits: Limits, found: Solution, enough: tuple[tuple[int, ...], int]) -> Solution:
+    """Return the placement with more models on two nodes where that alone is missing."""
+    if unmet(space, found.chosen) != enough[0] or weak(space, found.chosen) == enough[1]:
+        return found
+    chosen = set_apart(space, limits, found.chosen)
+    return min(found, divide(space, chosen), key=lambda solution: worth(space, solution))
 
 
 def _hard_first(
