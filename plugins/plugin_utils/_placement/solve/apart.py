@@ -5,10 +5,10 @@
 # This module is private to the collection: it may change
 # without notice between releases.
 
-"""A second node for models that are on one only and should outlive it, without another minimum missed for it.
+"""A second node for models that should outlive the loss of one, without another minimum missed for it.
 
-Greedy orders place one model after the other, so the last ones may find no room on a second node. There, a replica of
-another model makes room: by going elsewhere, or, where both miss replicas of one priority, for good.
+Greedy orders place one model after the other, so the last ones may find no room, or none on a second node. There, a
+replica of another model makes room: by going elsewhere, or, where both miss replicas of one priority, for good.
 """
 
 from __future__ import annotations
@@ -32,18 +32,19 @@ def set_apart(space: Space, limits: Limits, chosen: frozenset[int]) -> frozenset
     """Return a placement that has more models on two nodes and misses no more of a class, where one is near."""
     state = State(space, limits.ceilings, chosen)
     for m in range(len(space.models)):
-        if state.alone(m):
-            any(_exchange(state, i, leaving) for i, leaving in islice(_proposals(state, m), TRIES))
+        while _nodes_short(state, m):
+            if not any(_exchange(state, i, leaving) for i, leaving in islice(_proposals(state, m), TRIES)):
+                break
     return frozenset(state.chosen)
 
 
 def _proposals(state: State, m: int) -> Iterator[tuple[int, list[int]]]:
-    """Yield places off the model's node, each with what would have to leave for it."""
-    candidates, home = state.space.candidates, state.nodes[m][0]
+    """Yield places off the model's node, if it has one, each with what would have to leave for it."""
+    candidates, home = state.space.candidates, state.nodes[m][:1]
     own = [i for i in state.space.by_model[m] if i in state.chosen and not candidates[i].running][-1:]
     if len(state.nodes[m]) < state.space.models[m].replicas_min:
         own = []
-    places = [i for i in state.space.by_model[m] if candidates[i].node != home and not candidates[i].running]
+    places = [i for i in state.space.by_model[m] if candidates[i].node not in home and not candidates[i].running]
     for i in places:
         yield i, own
     for i in places:
@@ -81,11 +82,16 @@ def _exchange(state: State, i: int, leaving: list[int]) -> bool:
 
 
 def _lacking(state: State, models: Collection[int]) -> tuple[list[tuple[int, int]], int]:
-    """Return what these models miss, the highest class first, and how many of them are on one node only."""
+    """Return what these models miss, the highest class first, and how many nodes they lack."""
     missing = Counter({-state.space.models[m].priority: 0 for m in models})
     for m in models:
         missing[-state.space.models[m].priority] += max(0, state.space.models[m].replicas_min - len(state.nodes[m]))
-    return sorted(missing.items()), sum(state.alone(m) for m in models)
+    return sorted(missing.items()), sum(_nodes_short(state, m) for m in models)
+
+
+def _nodes_short(state: State, m: int) -> int:
+    """Return on how many more nodes the model has to be to outlive the loss of one."""
+    return max(0, 2 - len(set(state.nodes[m]))) if state.space.models[m].replicas_min >= 2 else 0
 
 
 def _another(state: State, j: int) -> int | None:

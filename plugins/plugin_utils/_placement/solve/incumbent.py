@@ -103,7 +103,7 @@ class State:
     def alone(self, m: int) -> bool:
         """Tell whether the model is on one node and ought to be on two."""
         nodes = self.nodes[m]
-        return self.space.models[m].replicas_min >= 2 and len(nodes) > 0 and all(node == nodes[0] for node in nodes)
+        return self.space.models[m].replicas_min >= 2 and len(nodes) > 0 and nodes.count(nodes[0]) == len(nodes)
 
 
 def _tightest(state: State, members: t.Any) -> list[int]:
@@ -257,7 +257,9 @@ def _attempt(
             order = places(state, state.roomy(space.by_model[m]))
             if apart and len(state.nodes[m]) < wanted:
                 _take_first(state, order, wanted=1)
-                _take_first(state, (i for i in order if not state.new_node(i)), wanted=min(2, wanted))
+                if state.alone(m):
+                    home = state.nodes[m][0]
+                    _take_first(state, (i for i in order if space.candidates[i].node != home), wanted=min(2, wanted))
             _take_first(state, order, wanted=wanted)
     return state
 
@@ -301,6 +303,12 @@ def _useful_slots(state: State, i: int) -> int:
     return min(most, SLOTS)
 
 
+def _wanting(state: State, m: int) -> bool:
+    """Tell whether the model may have another replica, and demand is left for it."""
+    demand = state.space.models[m].demand
+    return len(state.nodes[m]) < state.ceilings[m] and (demand is None or state.given[m] < demand * SLOTS)
+
+
 def _grant(state: State, slots: dict[int, int], i: int, most: int = SLOTS) -> None:
     granted = min(most, SLOTS - slots.get(i, 0), _useful_slots(state, i))
     slots[i] = slots.get(i, 0) + granted
@@ -319,8 +327,9 @@ def _add_extras(state: State, slots: dict[int, int]) -> None:
         return space.models[candidate.model].weight * candidate.top * _useful_slots(state, i) // SLOTS
 
     roomy = state.roomy(range(len(space.candidates)))
-    # On most GPUs there is no time left, so nothing else is asked of what is there.
-    idle = _listed(roomy, np.array(state.time)[space.first_gpu[roomy]] > 0)
+    # On most GPUs there is no time left, and most models are served, so nothing else is asked of these.
+    wanting = np.array([_wanting(state, m) for m in range(len(space.models))])
+    idle = _listed(roomy, (np.array(state.time)[space.first_gpu[roomy]] > 0) & wanting[space.model_of[roomy]])
     # A gain only shrinks as time and demand are used up, so a stale entry that still leads is the best.
     heap = [(-gain(i), i) for i in idle if state.fits(i)]
     heapq.heapify(heap)

@@ -57,6 +57,14 @@ def names(space: Space, chosen: frozenset[int]) -> set[tuple[str, str]]:
             id="another model of the same priority misses one instead",
         ),
         pytest.param(
+            ROW,
+            [model("a", 6000, least=2), model("b", 6000, least=4)],
+            [],
+            {("b", "g1"), ("b", "g2"), ("b", "g3"), ("b", "g4")},
+            {("a", "g1"), ("a", "g2"), ("b", "g3"), ("b", "g4")},
+            id="twice for a model that is nowhere",
+        ),
+        pytest.param(
             ROW[:3],
             [model("a", 6000, least=2), model("b", 6000, least=2)],
             [],
