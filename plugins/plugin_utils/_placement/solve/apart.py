@@ -24,7 +24,7 @@ if t.TYPE_CHECKING:
 
     from .space import Limits, Space
 
-TRIES = 3000
+TRIES = 1000
 """Exchanges that are tried for a model, at most."""
 
 

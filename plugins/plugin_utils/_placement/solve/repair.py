@@ -59,12 +59,12 @@ def repair(problem: Problem, standing: Sequence[Replica]) -> Repair | None:
     running = frozenset(space.running)
     chosen = least_missing(space, running)
     if any(unmet(space, chosen)):
-        chosen = _instead_of_extras(space, chosen)
+        chosen = instead_of_extras(space, chosen)
     return Repair(space, chosen) if chosen != running else None
 
 
-def _instead_of_extras(space: Space, chosen: frozenset[int]) -> frozenset[int]:
-    """Start what still misses where replicas beyond a minimum may be stopped for it, higher priorities first."""
+def instead_of_extras(space: Space, chosen: frozenset[int]) -> frozenset[int]:
+    """Start what minimums miss where replicas beyond a minimum may be stopped for it, higher priorities first."""
     losses = Losses(space)
     counts = Counter(space.candidates[i].model for i in chosen)
     missing = [m for m, model in enumerate(space.models) for _replica in range(model.replicas_min - counts[m])]

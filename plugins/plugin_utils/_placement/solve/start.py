@@ -15,6 +15,7 @@ from collections import Counter
 from .apart import set_apart
 from .dive import HASTY, THOROUGH, dive
 from .incumbent import greedy, minimums
+from .repair import instead_of_extras
 from .sharing import divide
 from .space import unmet, weak, worth
 
@@ -94,9 +95,19 @@ def dived(
     effort: Effort = THOROUGH,
 ) -> Solution:
     """Return what patterns make of the room beside the ``kept`` candidates, and greedy ones of what these leave."""
-    state = dive(space, limits, kept, spend, unmet=missing, effort=effort)
+    given = frozenset(kept)
+    state = dive(space, limits, given, spend, unmet=missing, effort=effort)
     chosen = frozenset(state.chosen)
-    return divide(space, greedy(space, limits, chosen, (unmet(space, chosen), weak(space, chosen))).chosen)
+    chosen = greedy(space, limits, chosen, (unmet(space, chosen), weak(space, chosen))).chosen
+    if unmet(space, chosen) > tuple(missing or [0] * len(space.classes)):
+        # Patterns are settled one after the other, so the last replica of a minimum may find extras in its place.
+        instead = instead_of_extras(space, chosen)
+        if given <= instead and unmet(space, instead) < unmet(space, chosen):
+            chosen = greedy(space, limits, instead, (unmet(space, instead), weak(space, instead))).chosen
+    if missing is not None and unmet(space, chosen) <= tuple(missing):
+        apart = set_apart(space, limits, chosen)
+        chosen = apart if given <= apart else chosen
+    return divide(space, chosen)
 
 
 def simple_bounds(space: Space, limits: Limits) -> tuple[tuple[int, ...], int, int]:
