@@ -328,7 +328,7 @@ def _add_extras(state: State, slots: dict[int, int]) -> None:
 
     roomy = state.roomy(range(len(space.candidates)))
     # On most GPUs there is no time left, and most models are served, so nothing else is asked of these.
-    wanting = np.array([_wanting(state, m) for m in range(len(space.models))])
+    wanting = np.array([_wanting(state, m) for m in range(len(space.models))], dtype=bool)
     idle = _listed(roomy, (np.array(state.time)[space.first_gpu[roomy]] > 0) & wanting[space.model_of[roomy]])
     # A gain only shrinks as time and demand are used up, so a stale entry that still leads is the best.
     heap = [(-gain(i), i) for i in idle if state.fits(i)]
