@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import typing as t
 
-from ._tables import MORE_IS_BETTER, amount, objective
+from ._tables import MORE_IS_BETTER, amount, count, objective
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
 
 EVERY = 2.0
-"""Seconds between two lines; nothing is said of what takes less."""
+"""Seconds between two lines; nothing is said of what takes less, but the first repair at once."""
 
 
 class Progress:
@@ -30,10 +30,21 @@ class Progress:
 
     def __call__(self, name: str, value: int, bound: int, seconds: float, *, priority: int | None = None) -> None:
         """An objective of the pass at hand: value and bound so far, ``seconds`` after the start."""
+        if name == "first_repair":
+            self._show(f"{seconds:>7.2f} s  {repair_line(value)}")
+            return
         line = progress_line(name, value, bound, priority)
         if seconds - self._said >= EVERY and line != self._last:
             self._said, self._last = seconds, line
             self._show(f"{seconds:>7.1f} s  {line}")
+
+
+def repair_line(missing: int) -> str:
+    """What the first repair reaches, before any other plan is looked for."""
+    if not missing:
+        return "first repair: all minimums can be met without moving anything; looking for a better plan"
+    left = count(missing, "minimum replica finds", "minimum replicas find")
+    return f"first repair: {left} no room without moving something; looking for a better plan"
 
 
 def progress_line(name: str, value: int, bound: int, priority: int | None = None) -> str:

@@ -35,6 +35,8 @@ GAPS = {
     (4000, 300): {120: 0.05},
 }
 MEMORY = {(400, 80): 500, (4000, 300): 2000}
+REPAIRED = 400
+"""GPUs of the fleets whose first repair is looked at."""
 FULL = 0.9
 """The load that these goals are meant for."""
 
@@ -130,6 +132,11 @@ def _losses(done: Done) -> Iterator[Goal]:
         share = median(r["again"]["moved"] / r["scratch"]["moved"] for r in equal)
         measured = f"{share:.2f} ({len(equal)} of {len(losses)})"
         yield "a node lost", "≤ 0.65 × GiB from nothing at equal minimums", measured, share <= 0.65
+    repairs = [r["first"].get("repair") for job, r in done.items() if job.kind == "loss" and job.gpus == REPAIRED]
+    known = [seconds for seconds in repairs if seconds is not None]
+    if known:
+        measured = f"{1000 * median(known):.0f} ms ({len(known)} of {len(repairs)})"
+        yield f"a node lost, {REPAIRED} GPUs", "first repair < 50 ms", measured, median(known) < 0.05
     if losses:
         points = median((r["scratch"]["served"] - r["again"]["served"]) / r["again"]["demand"] for r in losses)
         yield "a node lost", "served within 5 points", f"{100 * points:.1f} points", points <= 0.05

@@ -154,7 +154,7 @@ def _others(done: Done) -> str:
 
 def _losses(done: Done) -> str:
     head = ["fleet", "seed", "lost", "moved, 1 s to plan", "moved", "from nothing", "share", "minimums open"]
-    head += ["from nothing", "served", "from nothing", "CPU for 1 s"]
+    head += ["from nothing", "served", "from nothing", "first repair", "CPU for 1 s"]
     rows = []
     for job in sorted((j for j in done if j.kind == "loss"), key=lambda j: (j.gpus, j.seed)):
         result = done[job]
@@ -168,6 +168,7 @@ def _losses(done: Done) -> str:
                 f"{again['moved'] / scratch['moved']:.2f}" if scratch["moved"] else "–",
                 *(str(sum(part["unmet"])) for part in (again, scratch)),
                 *(f"{part['served'] / part['demand']:.3f}" for part in (again, scratch)),
+                f"{1000 * first['repair']:.0f} ms" if first.get("repair") is not None else "–",
                 f"{first['cpu']:.2f} s",
             ]
         )

@@ -123,15 +123,20 @@ def nodes_by_name(problem: Problem) -> dict[str, Node]:
 
 def eligible_gpus(problem: Problem, model: Model) -> list[Gpu]:
     """Return the GPUs the model may use, in the order (node, index, id)."""
-    nodes = nodes_by_name(problem)
+    return sorted(allowed(problem, model), key=gpu_order)
+
+
+def allowed(problem: Problem, model: Model) -> list[Gpu]:
+    """Return the GPUs the model may use, in the order of the problem."""
     # Thousands of GPUs are of a few kinds, and most models have no rule for the place.
     kinds = {gpu.kind: gpu for gpu in problem.gpus}
     fit = {kind for kind, gpu in kinds.items() if next(_refused_by_kind(model, gpu), None) is None}
     gpus = [gpu for gpu in problem.gpus if gpu.usable and gpu.kind in fit]
     rules = model.constraints
     if rules != Constraints(spread=rules.spread):
+        nodes = nodes_by_name(problem)
         gpus = [gpu for gpu in gpus if next(_refused_by_place(rules, gpu, nodes[gpu.node]), None) is None]
-    return sorted(gpus, key=gpu_order)
+    return gpus
 
 
 def gpu_order(gpu: Gpu) -> tuple[str, int, str]:

@@ -129,6 +129,8 @@ def standing(problem: Problem, current: Iterable[Replica]) -> tuple[Replica, ...
 
 def _numbered(known: _Known, replica: Replica) -> Replica:
     numbers = [known.gpus[replica.node, share.id].index for share in replica.gpus]
+    if numbers == [share.index for share in replica.gpus]:
+        return replica
     shares = zip(replica.gpus, numbers, strict=True)
     return dataclasses.replace(replica, gpus=tuple(dataclasses.replace(share, index=i) for share, i in shares))
 

@@ -109,14 +109,20 @@ def proportional(total: int, weights: Sequence[int]) -> list[int]:
     return parts
 
 
+def whole(model: Model, gpus: Sequence[Gpu]) -> list[Gpu]:
+    """Return those of the eligible GPUs that offer room for the whole model."""
+    least = {gpu.kind: model.needs[gpu.kind][0].vram_mib for gpu in {gpu.kind: gpu for gpu in gpus}.values()}
+    return [gpu for gpu in gpus if least[gpu.kind] <= gpu.offer_mib]
+
+
 def fitting(model: Model, gpus: Sequence[Gpu]) -> list[Shape]:
     """Return all shapes that fit the offers of the eligible GPUs: whole ones, or splits where no whole one fits.
 
     ``gpus`` are in the order of ``rules.gpu_order``.
     """
-    whole = [single(model, gpu) for gpu in gpus if model.needs[gpu.kind][0].vram_mib <= gpu.offer_mib]
-    if whole:
-        return whole
+    roomy = whole(model, gpus)
+    if roomy:
+        return [single(model, gpu) for gpu in roomy]
     return [shape for shape in splits(model, gpus) if shape.fits and shape.speed >= model.min_speed]
 
 

@@ -29,7 +29,8 @@ from .incumbent import adopt, greedy
 from .matching import matched
 from .passes import Outcome, improve
 from .relaxation import RELAXED, Relaxation
-from .space import MORE_IS_BETTER, Limits, Solution, Space, build, churn, gains, moved_mib, served, worth
+from .repair import repair
+from .space import MORE_IS_BETTER, Limits, Solution, Space, churn, gains, moved_mib, occupied, served, vacant, worth
 from .start import SMALL, simple_bounds, start
 from .survive import survivability
 
@@ -56,7 +57,9 @@ def solve(
 
     ``current`` is every replica that runs and is worth counting; those that are still valid may be
     kept. Ids and ports of all of them stay taken. ``progress`` is told how far each objective is: at the start of its
-    pass, whenever it is better, and at the end; more than once where what runs is weighed against what could.
+    pass, whenever it is better, and at the end; more than once where what runs is weighed against what could. Before
+    all that it is told of ``first_repair`` where minimums are missed that could be started at once: how many still miss
+    then.
 
     Raises ContradictionError for a model whose settings exclude each other, and
     PortsExhaustedError for a node without a free port. A plan that leaves models out is a result.
@@ -64,12 +67,18 @@ def solve(
     for model in problem.models:
         check_model(model)
     current = sorted(current, key=lambda r: (r.model, len(r.id), r.id, r.node))
-    space = build(problem, standing(problem, current))
+    stays = standing(problem, current)
     budget = Budget(options.seconds, options.seed, progress)
+    repaired = repair(problem, stays)
+    if repaired is not None:
+        budget.tell(Objective("first_repair", repaired.missing, 0, proved=not repaired.missing))
+    fresh = vacant(problem)
+    space = occupied(fresh, stays)
+    at_once = None if repaired is None else repaired.within(space)
     with budget.capped(0.9):
-        outcome = _decide(problem, space, options, budget)
+        outcome = _decide(fresh, space, at_once, options, budget)
     replicas = _replicas(space, outcome.solution, current)
-    survival = survivability(problem, replicas, budget)
+    survival = survivability(fresh, replicas, budget)
     objectives = _decided(outcome.objectives, survival.strong_value)
     return Plan(
         status=_status(objectives),
@@ -86,14 +95,13 @@ def solve(
     )
 
 
-def _decide(problem: Problem, space: Space, options: Options, budget: Budget) -> Outcome:
+def _decide(fresh: Space, space: Space, repaired: Solution | None, options: Options, budget: Budget) -> Outcome:
     """Choose between keeping what runs and moving it ("Re-planning" of the design).
 
     What would be planned if nothing ran is the measure, and the same whatever runs: nothing is moved, and nothing
     started beyond the minimums, unless that gains over what runs. So a plan that has been made real is kept,
     also where more time would have found a better one.
     """
-    fresh = build(problem, ()) if space.running else space
     full = Limits(tuple(model.replicas_max for model in space.models))
     relaxation = Relaxation(fresh, full) if len(fresh.gpus) >= RELAXED else None
     enough = _enough(fresh, full, relaxation)
@@ -111,10 +119,11 @@ def _decide(problem: Problem, space: Space, options: Options, budget: Budget) ->
         return ideal
     goal = matched(space, adopt(fresh, ideal.solution, space))
 
-    kept = _kept(space, budget)
+    kept = _kept(space, repaired, budget)
     chosen = kept
-    if options.replan or gains(space, goal, kept.solution, options.min_gain_permille):
-        chosen = _replanned(space, kept, goal, options, budget)
+    wishes = [goal] if repaired is None else [goal, repaired]
+    if options.replan or any(gains(space, wish, kept.solution, options.min_gain_permille) for wish in wishes):
+        chosen = _replanned(space, kept, wishes, options, budget)
     return dataclasses.replace(chosen, objectives=_against(chosen.objectives, ideal.objectives))
 
 
@@ -127,24 +136,31 @@ def _enough(space: Space, limits: Limits, relaxation: Relaxation | None) -> tupl
     return tuple(map(max, missing, relaxed)), min(survivors, lasting)
 
 
-def _kept(space: Space, budget: Budget) -> Outcome:
+def _kept(space: Space, repaired: Solution | None, budget: Budget) -> Outcome:
     """Keep all that runs and start what the minimums miss."""
+    everything = frozenset(space.running)
     running = Counter(space.candidates[i].model for i in space.running)
     least = Limits(tuple(max(model.replicas_min, running[m]) for m, model in enumerate(space.models)))
+    starts = [greedy(space, least, everything)]
+    if repaired is not None and everything <= repaired.chosen:
+        starts.append(repaired)
+    first = min(starts, key=lambda solution: worth(space, solution))
     with budget.capped(0.3):
-        return improve(space, least, greedy(space, least, frozenset(space.running)), budget, goal=NOTHING_MORE)
+        return improve(space, least, first, budget, goal=NOTHING_MORE)
 
 
-def _replanned(space: Space, kept: Outcome, goal: Solution, options: Options, budget: Budget) -> Outcome:
+def _replanned(space: Space, kept: Outcome, wishes: Sequence[Solution], options: Options, budget: Budget) -> Outcome:
     """Return what gains enough over ``kept``: more starts, moves of a few, or the placement that ignores what runs.
 
-    ``kept`` and ``grown`` are A of the design, without and with starts beyond the minimums; ``moved`` is its B.
+    The latter is the first of the ``wishes``, the other one the repair that moves nothing. ``kept`` and ``grown`` are A
+    of the design, without and with starts beyond the minimums; ``moved`` is its B.
     """
 
     def gained(new: Solution, old: Solution) -> bool:
         return gains(space, new, old, options.min_gain_permille)
 
     full = tuple(model.replicas_max for model in space.models)
+    goal = wishes[0]
     grown = kept
     if len(space.gpus) <= SMALL or worth(space, goal)[:2] >= worth(space, kept.solution)[:2]:
         with budget.capped(0.3):
@@ -154,7 +170,7 @@ def _replanned(space: Space, kept: Outcome, goal: Solution, options: Options, bu
     chosen = grown if gained(grown.solution, kept.solution) else kept
 
     limits = Limits(full, fixed=False, moves_mib=options.churn_budget_mib)
-    picked = _picked(space, limits, (chosen.solution, goal), options, budget)
+    picked = _picked(space, limits, [chosen.solution, *wishes], options, budget)
     if picked is chosen.solution:
         with budget.capped(0.7):
             moved = improve(space, limits, grown.solution, budget, goal=_goal(space, chosen, options))
@@ -165,17 +181,18 @@ def _replanned(space: Space, kept: Outcome, goal: Solution, options: Options, bu
     return chosen
 
 
-def _picked(
-    space: Space, limits: Limits, ends: tuple[Solution, Solution], options: Options, budget: Budget
-) -> Solution:
-    """Return what gains enough over what moves less, of two ends and placements between them that move ever more."""
+def _picked(space: Space, limits: Limits, ends: Sequence[Solution], options: Options, budget: Budget) -> Solution:
+    """Return what gains enough over what moves less: of the ends, and of placements between the first two that move
+    ever more.
+    """
     permille = 0 if options.replan else options.min_gain_permille
-    picked, goal = ends
-    found = [goal]
+    picked, goal = ends[:2]
+    found = [*ends[1:]]
     if len(space.gpus) > SMALL:
         with budget.capped(0.8):
-            found += between(space, limits, goal, budget.spend, permille)
-        nearest = min(found[1:], key=lambda solution: (worth(space, solution)[:2], churn(space, solution.chosen)))
+            moving = [*between(space, limits, goal, budget.spend, permille)]
+        found += moving
+        nearest = min(moving, key=lambda solution: (worth(space, solution)[:2], churn(space, solution.chosen)))
         if worth(space, goal)[:2] < worth(space, nearest)[:2]:
             with budget.capped(0.6):
                 found.append(improve(space, limits, nearest, budget, goal=NOTHING_MORE).solution)
@@ -243,7 +260,7 @@ def _replicas(space: Space, solution: Solution, current: Sequence[Replica]) -> t
     for i in sorted(solution.chosen):
         candidate = space.candidates[i]
         if candidate.running is not None:
-            replicas.append(dataclasses.replace(candidate.running.planned, speed=candidate.shape.speed))
+            replicas.append(dataclasses.replace(candidate.running.planned, speed=candidate.speed))
             continue
         model = space.models[candidate.model]
         identity = next_id(bases[model.name], ids)
@@ -255,14 +272,14 @@ def _replicas(space: Space, solution: Solution, current: Sequence[Replica]) -> t
                 id=identity,
                 model=model.name,
                 node=candidate.node,
-                runner=candidate.shape.runner,
-                gpus=candidate.shape.shares,
+                runner=candidate.runner,
+                gpus=space.shares(i),
                 port=port,
                 context=model.context,
                 parallel=model.parallel,
                 kv_cache_type=model.kv_cache_type,
                 batch=model.batch,
-                speed=candidate.shape.speed,
+                speed=candidate.speed,
             )
         )
     return tuple(sorted(replicas, key=lambda r: (r.model, len(r.id), r.id)))

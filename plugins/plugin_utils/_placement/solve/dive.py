@@ -125,7 +125,7 @@ class _Dive:
         self.space = space
         self.spend = spend
         self.state = State(space, limits.ceilings, given, closed)
-        self.single = [_singles(space, gpu) for gpu in range(len(space.gpus))]
+        self.single = space.singles
         self.classes = _classes(space, self.state, self.single)
         self.master = Master(space, self.state, self.classes, unmet)
         if splits:
@@ -194,13 +194,16 @@ class _Dive:
 
     def _give(self, pattern: Pattern) -> None:
         """Put the pattern on the GPU of its class where most of it may be."""
-
-        def misfit(gpu: int) -> tuple[int, int, int]:
-            fitting = [self.single[gpu][m] for m in pattern.models if self.state.fits(self.single[gpu][m])]
-            return (-len(fitting), sum(self.state.new_node(i) for i in fitting), gpu)
-
+        best, gpu = (1, 0), -1
         gpus = self.classes[pattern.kind].gpus
-        gpu = min(gpus, key=misfit)
+        ideal = (-len(pattern.models), sum(not self.state.alone(m) for m in pattern.models))
+        for other in gpus:
+            fitting = [i for m in pattern.models if self.state.fits(i := self.single[other][m])]
+            misfit = (-len(fitting), sum(self.state.new_node(i) for i in fitting))
+            if misfit < best:
+                best, gpu = misfit, other
+                if misfit == ideal:
+                    break
         gpus.remove(gpu)
         placed = [m for m in pattern.models if self.state.fits(self.single[gpu][m])]
         for m in placed:
@@ -208,24 +211,19 @@ class _Dive:
         self.master.settle(pattern.kind, tuple(placed))
 
 
-def _singles(space: Space, gpu: int) -> dict[int, int]:
-    """Return for each model its candidate that is wholly on this GPU and could start there."""
-    return {
-        space.candidates[i].model: i
-        for i in space.by_gpu[gpu]
-        if len(space.candidates[i].gpus) == 1 and not space.candidates[i].running
-    }
-
-
 def _classes(space: Space, state: State, single: Sequence[dict[int, int]]) -> list[Class]:
     found: dict[t.Hashable, Class] = {}
+    # What is left of GPUs that were alike is alike where as much room is left beside the same models.
+    known: dict[t.Hashable, Class] = {}
     for gpu, places in enumerate(single):
         room = state.free[gpu]
-        models = {
-            m: (space.candidates[i].mib[0], space.candidates[i].top)
-            for m, i in places.items()
-            if space.candidates[i].mib[0] <= room and m not in state.on_gpu[gpu]
-        }
-        of = found.setdefault((room, tuple(models.items())), Class(room, [], models, gpu))
-        of.gpus.append(gpu)
+        key = (space.alike[gpu], room, frozenset(state.on_gpu[gpu]))
+        if key not in known:
+            models = {
+                m: (space.candidates[i].mib[0], space.candidates[i].top)
+                for m, i in places.items()
+                if space.candidates[i].mib[0] <= room and m not in state.on_gpu[gpu]
+            }
+            known[key] = found.setdefault((room, tuple(models.items())), Class(room, [], models, gpu))
+        known[key].gpus.append(gpu)
     return list(found.values())

@@ -167,7 +167,7 @@ class Formulation:
             new = [i for i in members if not self.space.candidates[i].running]
             if not old or not new:
                 continue
-            big = sum(self.space.candidates[i].shape.vram_mib for i in members)
+            big = sum(self.space.candidates[i].vram_mib for i in members)
             stops = sum(self._mib(i) * (1 - self.take[i]) for i in old)
             starts = sum(self._mib(i) * self.take[i] for i in new)
             stopped = sum(self._mib(i) for i in old if i not in self.solution.chosen)
@@ -180,7 +180,7 @@ class Formulation:
         self.model.add(cp_model.LinearExpr.sum(moved) <= most)
 
     def _mib(self, i: int) -> int:
-        return self.space.candidates[i].shape.vram_mib
+        return self.space.candidates[i].vram_mib
 
     def _sum(self, members: Iterable[int]) -> cp_model.LinearExpr:
         return cp_model.LinearExpr.sum([self.take[i] for i in members])

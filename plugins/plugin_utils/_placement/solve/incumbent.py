@@ -9,15 +9,18 @@
 
 from __future__ import annotations
 
+import copy
 import heapq
 import typing as t
 
+from ._cp_sat import np
 from .space import LOAD, SLOTS, Limits, Solution, Space, unmet, weak, worth
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-Order = t.Callable[["State", int], tuple[int, ...]]
+Order = t.Callable[["State", t.Any], list[int]]
+"""Sorts an array of candidates of one model; of equal ones the lower goes first."""
 
 
 class State:
@@ -29,6 +32,8 @@ class State:
         self.space = space
         self.ceilings = ceilings
         self.free = [gpu.offer_mib for gpu in space.gpus]
+        # The same as an array, for questions about many places at once.
+        self.room = np.array(self.free, np.int64)
         self.time = [SLOTS * LOAD] * len(space.gpus)
         self.on_gpu: list[set[int]] = [set() for _gpu in space.gpus]
         self.nodes: list[list[str]] = [[] for _model in space.models]
@@ -37,7 +42,16 @@ class State:
         for i in sorted(chosen):
             self.take(i)
         for gpu in closed:
-            self.free[gpu] = 0
+            self.free[gpu] = self.room[gpu] = 0
+
+    def copy(self) -> State:
+        """Return one that may grow without this one."""
+        other = copy.copy(self)
+        other.free, other.room, other.time = self.free.copy(), self.room.copy(), self.time.copy()
+        other.on_gpu = [held.copy() for held in self.on_gpu]
+        other.nodes = [nodes.copy() for nodes in self.nodes]
+        other.chosen, other.given = self.chosen.copy(), self.given.copy()
+        return other
 
     def take(self, i: int) -> None:
         candidate = self.space.candidates[i]
@@ -45,7 +59,18 @@ class State:
         self.nodes[candidate.model].append(candidate.node)
         for gpu, mib in zip(candidate.gpus, candidate.mib, strict=True):
             self.free[gpu] -= mib
+            self.room[gpu] = self.free[gpu]
             self.on_gpu[gpu].add(candidate.model)
+
+    def drop(self, i: int) -> None:
+        """Remove a replica that is there."""
+        candidate = self.space.candidates[i]
+        self.chosen.remove(i)
+        self.nodes[candidate.model].remove(candidate.node)
+        for gpu, mib in zip(candidate.gpus, candidate.mib, strict=True):
+            self.free[gpu] += mib
+            self.room[gpu] = self.free[gpu]
+            self.on_gpu[gpu].remove(candidate.model)
 
     def fits(self, i: int) -> bool:
         candidate = self.space.candidates[i]
@@ -63,40 +88,54 @@ class State:
             return domains[candidate.node] not in {domains[node] for node in self.nodes[m]}
         return True
 
-    def roomy(self, members: Sequence[int]) -> list[int]:
-        """Return those of successive candidates whose (first) GPU has the room that they take of it."""
-        free = self.free
+    def roomy(self, members: Sequence[int]) -> t.Any:
+        """Return an array of those of successive candidates that may start and have room on their (first) GPU."""
         first, last = (members[0], members[-1] + 1) if members else (0, 0)
-        gpus, needs = self.space.first_gpu[first:last], self.space.first_mib[first:last]
-        return [i for i, gpu, mib in zip(members, gpus, needs, strict=True) if mib <= free[gpu]]
+        space = self.space
+        fit = (self.room[space.first_gpu[first:last]] >= space.first_mib[first:last]) & (space.sizes[first:last] > 0)
+        return np.flatnonzero(fit) + first
 
     def new_node(self, i: int) -> int:
         """0 when the candidate would bring its model to the second node that survival asks for, else 1."""
         candidate = self.space.candidates[i]
-        nodes = set(self.nodes[candidate.model])
-        lone = self.space.models[candidate.model].replicas_min >= 2 and len(nodes) == 1
-        return 0 if lone and candidate.node not in nodes else 1
+        return 0 if self.alone(candidate.model) and candidate.node != self.nodes[candidate.model][0] else 1
+
+    def alone(self, m: int) -> bool:
+        """Tell whether the model is on one node and ought to be on two."""
+        nodes = self.nodes[m]
+        return self.space.models[m].replicas_min >= 2 and len(nodes) > 0 and nodes.count(nodes[0]) == len(nodes)
 
 
-def _tightest(state: State, i: int) -> tuple[int, ...]:
-    candidate = state.space.candidates[i]
-    if len(candidate.gpus) == 1:
-        return (1, state.free[candidate.gpus[0]] - candidate.mib[0], i)
-    left = sum(state.free[gpu] - mib for gpu, mib in zip(candidate.gpus, candidate.mib, strict=True))
-    return (len(candidate.gpus), left, i)
+def _tightest(state: State, members: t.Any) -> list[int]:
+    return _by_room_left(state, members, 1)
 
 
-def _emptiest(state: State, i: int) -> tuple[int, ...]:
-    size, left, _i = _tightest(state, i)
-    return (size, -left, i)
+def _emptiest(state: State, members: t.Any) -> list[int]:
+    return _by_room_left(state, members, -1)
 
 
-def _fastest(state: State, i: int) -> tuple[int, ...]:
-    return (-state.space.candidates[i].shape.speed, i)
+def _by_room_left(state: State, members: t.Any, sign: int) -> list[int]:
+    """Those on the fewest GPUs first; of these the one that leaves least there, or most where ``sign`` is -1."""
+    space = state.space
+    left = state.room[space.first_gpu[members]] - space.first_mib[members]
+    sizes = space.sizes[members]
+    for place in np.flatnonzero(sizes > 1):
+        candidate = space.candidates[members[place]]
+        left[place] = sum(state.free[gpu] - mib for gpu, mib in zip(candidate.gpus, candidate.mib, strict=True))
+    return _listed(members, np.lexsort((sign * left, sizes)))
 
 
-def _first(_state: State, i: int) -> tuple[int, ...]:
-    return (i,)
+def _fastest(state: State, members: t.Any) -> list[int]:
+    return _listed(members, np.argsort(-state.space.speeds[members], kind="stable"))
+
+
+def _first(_state: State, members: t.Any) -> list[int]:
+    return _listed(members)
+
+
+def _listed(members: t.Any, order: t.Any = slice(None)) -> list[int]:
+    found: list[int] = members[order].tolist()
+    return found
 
 
 COMPLETED = 4
@@ -127,25 +166,40 @@ def greedy(
 
     No other one is looked for when one reaches ``enough``: unmet minimums by class and models that survive.
     """
-    states = []
-    for state in _attempts(space, limits, start):
-        chosen = frozenset(state.chosen)
-        states.append(((unmet(space, chosen), -weak(space, chosen)), state))
-        if enough is not None and states[-1][0] == (enough[0], -enough[1]):
-            break
-    best = min(reached for reached, _state in states)
     found = []
-    for state in [state for reached, state in states if reached == best][:COMPLETED]:
+    for state in _best(space, limits.ceilings, start, enough)[:COMPLETED]:
         slots = _share_time(state, {})
         _add_extras(state, slots)
         found.append(Solution(frozenset(state.chosen), slots))
     return min(found, key=lambda solution: worth(space, solution))
 
 
+def least_missing(space: Space, start: frozenset[int]) -> frozenset[int]:
+    """Return ``start`` and beside it the minimums, as many as one of the greedy orders finds room for."""
+    ceilings = tuple(model.replicas_min for model in space.models)
+    nothing = tuple(0 for _priority in space.classes)
+    lasting = sum(model.replicas_min >= 2 for model in space.models)
+    return frozenset(_best(space, ceilings, start, (nothing, lasting))[0].chosen)
+
+
+def _best(
+    space: Space, ceilings: tuple[int, ...], start: frozenset[int], enough: tuple[tuple[int, ...], int] | None
+) -> list[State]:
+    """Return the greedy placements of the minimums that miss least, and of these survive most weakly."""
+    states = []
+    for state in _attempts(space, ceilings, start):
+        chosen = frozenset(state.chosen)
+        states.append(((unmet(space, chosen), -weak(space, chosen)), state))
+        if enough is not None and states[-1][0] == (enough[0], -enough[1]):
+            break
+    best = min(reached for reached, _state in states)
+    return [state for reached, state in states if reached == best]
+
+
 def minimums(space: Space, models: Collection[int], start: frozenset[int]) -> frozenset[int]:
     """Return ``start`` and beside it the minimums of these models, as many as find room."""
     least = tuple(model.replicas_min if m in models else 0 for m, model in enumerate(space.models))
-    return frozenset(_attempt(space, least, start, _largest, _tightest, apart=True).chosen)
+    return frozenset(_attempt(State(space, least, start), _largest, _tightest, apart=True).chosen)
 
 
 def fill(space: Space, limits: Limits, least: frozenset[int], wish: Solution) -> Solution:
@@ -159,10 +213,11 @@ def fill(space: Space, limits: Limits, least: frozenset[int], wish: Solution) ->
     return Solution(frozenset(state.chosen), slots)
 
 
-def _attempts(space: Space, limits: Limits, start: frozenset[int]) -> Iterator[State]:
+def _attempts(space: Space, ceilings: tuple[int, ...], start: frozenset[int]) -> Iterator[State]:
+    state = State(space, ceilings, start)
     for models in (_largest, _rarest):
         for places, apart in PLACES:
-            yield _attempt(space, limits.ceilings, start, models, places, apart=apart)
+            yield _attempt(state.copy(), models, places, apart=apart)
 
 
 def adopt(known: Space, solution: Solution, space: Space) -> Solution:
@@ -170,13 +225,11 @@ def adopt(known: Space, solution: Solution, space: Space) -> Solution:
 
     Where a running replica takes more than a new one would, the places that it leaves no room for are given anew.
     """
-    position = {(c.model, c.gpus, c.shape.runner): i for i, c in enumerate(space.candidates)}
     ceilings = tuple(model.replicas_max for model in space.models)
     state = State(space, ceilings, ())
     slots = {}
     for i in sorted(solution.chosen):
-        candidate = known.candidates[i]
-        there = position[candidate.model, candidate.gpus, candidate.shape.runner]
+        there = space.find(known.candidates[i])
         mine = space.candidates[there]
         if all(mib <= state.free[gpu] for gpu, mib in zip(mine.gpus, mine.mib, strict=True)):
             state.take(there)
@@ -187,15 +240,13 @@ def adopt(known: Space, solution: Solution, space: Space) -> Solution:
 
 
 def _attempt(
-    space: Space,
-    ceilings: tuple[int, ...],
-    start: frozenset[int],
+    state: State,
     models: Callable[[Space, int], tuple[int, ...]],
     places: Order,
     *,
     apart: bool,
 ) -> State:
-    state = State(space, ceilings, start)
+    space = state.space
     for priority in space.classes:
         members = [m for m, model in enumerate(space.models) if model.priority == priority]
         for m in sorted(members, key=lambda m: models(space, m)):
@@ -203,10 +254,12 @@ def _attempt(
             if len(state.nodes[m]) >= wanted:
                 continue
             # Of what the order depends on, a replica changes nothing at the places that are left for its model.
-            order = sorted(state.roomy(space.by_model[m]), key=lambda i: places(state, i))
+            order = places(state, state.roomy(space.by_model[m]))
             if apart and len(state.nodes[m]) < wanted:
                 _take_first(state, order, wanted=1)
-                _take_first(state, (i for i in order if not state.new_node(i)), wanted=min(2, wanted))
+                if state.alone(m):
+                    home = state.nodes[m][0]
+                    _take_first(state, (i for i in order if space.candidates[i].node != home), wanted=min(2, wanted))
             _take_first(state, order, wanted=wanted)
     return state
 
@@ -250,6 +303,12 @@ def _useful_slots(state: State, i: int) -> int:
     return min(most, SLOTS)
 
 
+def _wanting(state: State, m: int) -> bool:
+    """Tell whether the model may have another replica, and demand is left for it."""
+    demand = state.space.models[m].demand
+    return len(state.nodes[m]) < state.ceilings[m] and (demand is None or state.given[m] < demand * SLOTS)
+
+
 def _grant(state: State, slots: dict[int, int], i: int, most: int = SLOTS) -> None:
     granted = min(most, SLOTS - slots.get(i, 0), _useful_slots(state, i))
     slots[i] = slots.get(i, 0) + granted
@@ -267,8 +326,12 @@ def _add_extras(state: State, slots: dict[int, int]) -> None:
         candidate = space.candidates[i]
         return space.models[candidate.model].weight * candidate.top * _useful_slots(state, i) // SLOTS
 
+    roomy = state.roomy(range(len(space.candidates)))
+    # On most GPUs there is no time left, and most models are served, so nothing else is asked of these.
+    wanting = np.array([_wanting(state, m) for m in range(len(space.models))], dtype=bool)
+    idle = _listed(roomy, (np.array(state.time)[space.first_gpu[roomy]] > 0) & wanting[space.model_of[roomy]])
     # A gain only shrinks as time and demand are used up, so a stale entry that still leads is the best.
-    heap = [(-gain(i), i) for i in state.roomy(range(len(space.candidates))) if state.fits(i)]
+    heap = [(-gain(i), i) for i in idle if state.fits(i)]
     heapq.heapify(heap)
     while heap:
         stale, i = heapq.heappop(heap)

@@ -16,20 +16,37 @@ from __future__ import annotations
 
 import typing as t
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
-from ..shapes import single, split
-from .space import Candidate, Space
+from ..shapes import MAX_SPLIT, single, split
+from ._cp_sat import np
+from .space import candidate_at
 
 if t.TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
+
+    from .space import Candidate, Space
 
 Start = tuple[tuple[int, ...], tuple[int, ...], str]
 """GPUs, MiB on each of them, node."""
 
 TRIES = 4
 """Orders of the lost replicas that are tried, at most."""
+
+
+class Heads(t.NamedTuple):
+    """Places, and as arrays the first GPU of each and the MiB on it."""
+
+    places: tuple[Start, ...]
+    gpus: t.Any
+    mib: t.Any
+
+    @classmethod
+    def of(cls, places: tuple[Start, ...]) -> Heads:
+        count = len(places)
+        gpus = np.fromiter((gpus[0] for gpus, _mib, _node in places), np.int32, count)
+        return cls(places, gpus, np.fromiter((mib[0] for _gpus, mib, _node in places), np.int64, count))
 
 
 @dataclass(frozen=True)
@@ -59,28 +76,38 @@ class Losses:
         self.narrowest = [min((min(mib) for _gpus, mib, _node in places), default=0) for places in self.places]
         # A count of the work that is done here, which is the same on every machine.
         self.looks = 0
-        self._heads: dict[tuple[int, str], tuple[tuple[int, int, Start], ...]] = {}
-        self._without: dict[tuple[int, str], tuple[Start, ...]] = {}
+        self._heads: dict[int, Heads] = {}
+        self._splits: dict[tuple[int, str], tuple[Start, ...]] = {}
+        self._cards: dict[int, Counter[str]] = {}
 
     def starts(self, model: int, node: str) -> tuple[Start, ...]:
         """Return where the model could start once the node is lost."""
-        key = (model, node)
-        if key not in self._without:
-            left = tuple(place for place in self.places[model] if place[2] != node)
-            if not left and self.places[model]:
-                # One that no single GPU of the rest can hold may be split there.
-                left = tuple(_start(place) for place in self.space.splits(model) if place.node != node)
-            self._without[key] = left
-        return self._without[key]
+        left = tuple([place for place in self.places[model] if place[2] != node])
+        return left or self._split(model, node)
 
-    def heads(self, model: int, node: str) -> tuple[tuple[int, int, Start], ...]:
-        """Return the same places, with the first GPU and the MiB on it."""
-        key = (model, node)
-        if key not in self._heads:
-            self._heads[key] = tuple((place[0][0], place[1][0], place) for place in self.starts(model, node))
-        heads = self._heads[key]
-        self.looks += len(heads)
+    def _split(self, model: int, node: str) -> tuple[Start, ...]:
+        """Return the splits off the node of a model that no single GPU of the rest can hold."""
+        if (model, node) not in self._splits:
+            found = self.space.splits(model) if self.places[model] else ()
+            self._splits[model, node] = tuple(_start(place) for place in found if place.node != node)
+        return self._splits[model, node]
+
+    def heads(self, model: int, node: str) -> Heads:
+        """Return the same places; but those on the node may be among them, where there is no room any more."""
+        if model not in self._heads:
+            self._heads[model] = Heads.of(self.places[model])
+        heads = self._heads[model]
+        if self.cards(model).keys() == {node}:
+            heads = Heads.of(self._split(model, node))
+        self.looks += len(heads.places)
         return heads
+
+    def cards(self, model: int) -> Counter[str]:
+        """Return on how many GPUs of each node the model could start."""
+        if model not in self._cards:
+            cards = {(node, gpu) for gpus, _mib, node in self.places[model] for gpu in gpus}
+            self._cards[model] = Counter([node for node, _gpu in cards])
+        return self._cards[model]
 
     def survived(self, chosen: Collection[int]) -> int:
         """Return how many node losses are survived, at least."""
@@ -124,16 +151,29 @@ class Losses:
 
     def _holds(self, model: int, node: str) -> bool:
         """Tell whether the empty fleet could hold the minimum of the model without the node."""
+        rules = self.space.models[model]
+        if rules.replicas_min <= self._surely(model, node):
+            return True
         places = [*self.starts(model, node)]
         runs = (self.space.candidates[i] for i in self.space.by_model[model] if self.space.candidates[i].running)
         places += [_start(candidate) for candidate in runs if candidate.node != node]
-        rules = self.space.models[model]
         if rules.constraints.spread == "node":
             return len({at for _gpus, _mib, at in places}) >= rules.replicas_min
         if rules.constraints.spread == "domain":
             return len({self.space.domains[at] for _gpus, _mib, at in places}) >= rules.replicas_min
         fewest = min((len(gpus) for gpus, _mib, _at in places), default=1)
         return len({gpu for gpus, _mib, _at in places for gpu in gpus}) // fewest >= rules.replicas_min
+
+    def _surely(self, model: int, node: str) -> int:
+        """Return how many replicas find a place without the node, at least: quickly told, and mostly enough."""
+        cards, places = self.cards(model), self.places[model]
+        spread = self.space.models[model].constraints.spread
+        if spread == "node":
+            return len(cards) - 1
+        if spread == "domain":
+            return len({self.space.domains[at] for at in cards}) - 1
+        widest = MAX_SPLIT if places and len(places[-1][0]) > 1 else 1
+        return (cards.total() - cards[node]) // widest
 
 
 class Fleet:
@@ -223,7 +263,10 @@ class Fleet:
 
     def recovery(self, node: str, tries: int = TRIES) -> Recovery:
         """Return what is found for the lost replicas of the node: the best of several tries."""
-        order = self.lost(node)
+        return self.rescue(self.lost(node), node, tries)
+
+    def rescue(self, order: list[int], node: str, tries: int) -> Recovery:
+        """Return what is found off the node for a replica of each of these models, the first ones first."""
         best = Recovery(tuple(order))
         if not order:
             return best
@@ -249,11 +292,15 @@ class _Rescue:
         self.node = node
         self.space = fleet.space
         self.free = fleet.free.copy()
+        for gpu in fleet.losses.members[node]:
+            self.free[gpu] = -1
+        self.room = np.array(self.free, np.int64)
         self.closed: dict[int, set[t.Hashable]] = {}
         self.starts: list[tuple[int, Start]] = []
         self.stops: list[int] = []
         self.spare: dict[int, int] | None = None
         self.on_gpu: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+        self.reclaimable = np.zeros(len(self.free), np.int64)
 
     def run(self, order: Iterable[int]) -> Recovery:
         missing = []
@@ -264,10 +311,14 @@ class _Rescue:
                 continue
             gpus, mib, node = place
             for gpu, part in zip(gpus, mib, strict=True):
-                self.free[gpu] -= part
+                self._free(gpu, -part)
             self.closed[model].update(self.fleet.keys(model, gpus, node))
             self.starts.append((model, place))
         return Recovery(tuple(missing), tuple(self.starts), tuple(self.stops))
+
+    def _free(self, gpu: int, mib: int) -> None:
+        self.free[gpu] += mib
+        self.room[gpu] = self.free[gpu]
 
     def _shut(self, model: int) -> set[t.Hashable]:
         if model not in self.closed:
@@ -278,7 +329,7 @@ class _Rescue:
         """Return the tightest place with room, of those on the fewest GPUs."""
         free = self.free
         # Most places are ruled out by this line, so nothing else may be slow.
-        roomy = [place for gpu, mib, place in self.fleet.losses.heads(model, self.node) if free[gpu] >= mib]
+        roomy = self._with_room(model, self.room)
         shut, keys = self._shut(model), self.fleet.keys
         best: Start | None = None
         fewest, least = 9, 0
@@ -290,6 +341,11 @@ class _Rescue:
                 best, (fewest, least) = place, key
         return best
 
+    def _with_room(self, model: int, room: t.Any) -> list[Start]:
+        """Return the places for which so much room on their first GPU is enough."""
+        heads = self.fleet.losses.heads(model, self.node)
+        return [heads.places[place] for place in np.flatnonzero(room[heads.gpus] >= heads.mib).tolist()]
+
     # --- stopping what is beyond a minimum ---
 
     def _find_extras(self) -> dict[int, int]:
@@ -300,6 +356,7 @@ class _Rescue:
                 candidate = self.space.candidates[i]
                 for gpu, mib in zip(candidate.gpus, candidate.mib, strict=True):
                     self.on_gpu[gpu].append((mib, i))
+                    self.reclaimable[gpu] += mib
         for held in self.on_gpu.values():
             held.sort(key=lambda item: (-item[0], item[1]))
         return {model: spare for model, (spare, _members) in extras.items()}
@@ -311,11 +368,11 @@ class _Rescue:
             return None
         best: tuple[tuple[int, int], Start, set[int]] | None = None
         shut = self._shut(model)
-        for place in self.fleet.losses.starts(model, self.node):
+        for place in self._with_room(model, self.room + self.reclaimable):
             stops = self._room_made(place, self.spare)
             if stops is None or not shut.isdisjoint(self.fleet.keys(model, place[0], place[2])):
                 continue
-            key = (len(stops), sum(self.space.candidates[i].shape.vram_mib for i in stops))
+            key = (len(stops), sum(self.space.candidates[i].vram_mib for i in stops))
             if best is None or key < best[0]:
                 best = (key, place, stops)
         if best is None:
@@ -325,7 +382,7 @@ class _Rescue:
             self.spare[candidate.model] -= 1
             self.stops.append(i)
             for gpu, mib in zip(candidate.gpus, candidate.mib, strict=True):
-                self.free[gpu] += mib
+                self._free(gpu, mib)
         return best[1]
 
     def _room_made(self, place: Start, spare: Mapping[int, int]) -> set[int] | None:
@@ -359,8 +416,8 @@ def _starts(space: Space, model: int) -> tuple[Start, ...]:
         if candidate.running and (len(candidate.gpus) == 1) == whole:
             gpus = [space.gpus[gpu] for gpu in candidate.gpus]
             shape = single(space.models[model], gpus[0]) if whole else split(space.models[model], gpus)
-            if shape is not None and shape.fits and shape.runner == candidate.shape.runner:
-                fresh.append(Candidate(model, candidate.gpus, shape))
+            if shape is not None and shape.fits and shape.runner == candidate.runner:
+                fresh.append(candidate_at(model, candidate.gpus, shape))
     return tuple(_start(candidate) for candidate in sorted(fresh, key=lambda candidate: candidate.gpus))
 
 

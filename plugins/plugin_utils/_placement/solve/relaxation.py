@@ -34,6 +34,10 @@ RELAXED = 24
 """GPUs from which on the bounds of the program are asked for: below it the whole model is quicker and exact."""
 
 FUNCTIONS = range(1, 8)
+
+FEW = 6
+"""Nodes up to which it is asked whether a model finds room off each of them."""
+
 METHODS = ("", "use_dual_simplex: true", "use_preprocessing: false")
 """What the solver is set to, in turn, until it is sure of its result."""
 
@@ -131,6 +135,7 @@ class Relaxation:
         self.short = [self.program.column(model.replicas_min) for model in space.models]
         self.rate = [self.program.column(space.demand(m, limits.ceilings[m])) for m in range(len(space.models))]
         self.count: list[dict[int, int]] = [{} for _model in space.models]
+        self.homes: dict[int, str] = {}
         self._places(limits)
         for m, model in enumerate(space.models):
             most = min(limits.ceilings[m], space.holds(m))
@@ -169,19 +174,9 @@ class Relaxation:
                 {column: factor for column, factor in terms.items() if factor}, int(table.best) * self.size[kind]
             )
 
-    def _classes(self) -> list[int]:
-        """Return for each GPU the first of its class."""
-        first: dict[t.Hashable, int] = {}
-        found = []
-        for gpu, members in enumerate(self.space.by_gpu):
-            whole = [self.space.candidates[i] for i in members]
-            signature = tuple([(one.model, one.mib[0], one.top) for one in whole if len(one.gpus) == 1])
-            found.append(first.setdefault((self.space.gpus[gpu].offer_mib, signature), gpu))
-        return found
-
     def _places(self, limits: Limits) -> None:
         space, program = self.space, self.program
-        of = self._classes()
+        of = space.alike
         size = Counter(of)
         groups: defaultdict[tuple[int, int, tuple[tuple[int, int, int], ...]], set[t.Hashable]] = defaultdict(set)
         for candidate in space.candidates:
@@ -199,6 +194,9 @@ class Relaxation:
                 alike.add(candidate.node)
             else:
                 alike.add(space.domains[candidate.node] if spread == "domain" else candidate.gpus)
+        nodes: defaultdict[int, set[str]] = defaultdict(set)
+        for gpu, kind in enumerate(of):
+            nodes[kind].add(space.gpus[gpu].node)
         self.size = size
         self.parts: dict[int, list[_Part]] = {kind: [] for kind in size}
         memory: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
@@ -209,6 +207,10 @@ class Relaxation:
             places, shares = program.column(most), program.column(most)
             program.row({shares: 1, places: -1}, 0)
             self.count[m][places] = 1
+            # A replica is on one node, so all that are counted here are where one of their classes is.
+            home = next((min(nodes[kind]) for kind, _mib, _load in held_parts if len(nodes[kind]) == 1), None)
+            if home is not None:
+                self.homes[places] = home
             served[m][shares] = -top
             for kind, mib, load in held_parts:
                 memory[kind].append((places, mib))
@@ -247,7 +249,8 @@ class Relaxation:
     def weak(self) -> int:
         """Return how many of the models that are wanted twice or more can be there twice at most.
 
-        From now on they are columns of the program, each of which needs two places.
+        From now on they are columns of the program, each of which needs two places; and one off each node, which is
+        asked for where a model has few nodes at all.
         """
         lasting = []
         for m, model in enumerate(self.space.models):
@@ -255,6 +258,13 @@ class Relaxation:
             if model.replicas_min >= 2 and len(nodes) >= 2:
                 lasting.append(self.program.column(1))
                 self.program.row({**dict.fromkeys(self.count[m], -1), lasting[-1]: 2}, 0)
+                for home in (
+                    ()
+                    if len(nodes) > FEW
+                    else {self.homes[column]: 0 for column in self.count[m] if column in self.homes}
+                ):
+                    off = [column for column in self.count[m] if self.homes.get(column) != home]
+                    self.program.row({**dict.fromkeys(off, -1), lasting[-1]: 1}, 0)
         return self.program.bound(dict.fromkeys(lasting, 1))
 
     def served(self) -> int:

@@ -58,7 +58,7 @@ def _spare(space: Space, solution: Solution, part: float) -> frozenset[int]:
     """Choose GPUs that offer so much of the room beyond the minimums: half of a node at most, those first that most
     models could use.
     """
-    taken = sum(space.candidates[i].shape.vram_mib for i in core(space, solution))
+    taken = sum(space.candidates[i].vram_mib for i in core(space, solution))
     room = int((sum(gpu.offer_mib for gpu in space.gpus) - taken) * part)
     models = [len({space.candidates[i].model for i in members}) for members in space.by_gpu]
     left = {node: max(1, count // 2) for node, count in Counter(gpu.node for gpu in space.gpus).items()}

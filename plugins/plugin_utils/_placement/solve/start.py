@@ -12,8 +12,10 @@ from __future__ import annotations
 import typing as t
 from collections import Counter
 
+from .apart import set_apart
 from .dive import HASTY, THOROUGH, dive
 from .incumbent import greedy, minimums
+from .repair import instead_of_extras
 from .sharing import divide
 from .space import unmet, weak, worth
 
@@ -43,15 +45,23 @@ def start(
     not where ``enough`` is reached: unmet minimums by class and models that survive, as good as they can be.
     """
     enough = enough or simple_bounds(space, limits)[:2]
-    best = greedy(space, limits, kept, enough)
+    best = _apart(space, limits, greedy(space, limits, kept, enough), enough)
     for effort in (HASTY, THOROUGH) if len(space.gpus) > SMALL else ():
         if (unmet(space, best.chosen), weak(space, best.chosen)) == enough or (effort is THOROUGH and not spend(0)):
             break
         found = dived(space, limits, kept, spend, effort=effort)
         if effort is THOROUGH:
             found = _hard_first(space, limits, kept, spend, found)
-        best = min(best, found, key=lambda solution: worth(space, solution))
+        best = min(best, _apart(space, limits, found, enough), key=lambda solution: worth(space, solution))
     return min(best, divide(space, best.chosen), key=lambda solution: worth(space, solution))
+
+
+def _apart(space: Space, limits: Limits, found: Solution, enough: tuple[tuple[int, ...], int]) -> Solution:
+    """Return the placement with more models on two nodes where that alone is missing."""
+    if unmet(space, found.chosen) != enough[0] or weak(space, found.chosen) == enough[1]:
+        return found
+    chosen = set_apart(space, limits, found.chosen)
+    return min(found, divide(space, chosen), key=lambda solution: worth(space, solution))
 
 
 def _hard_first(
@@ -85,9 +95,19 @@ def dived(
     effort: Effort = THOROUGH,
 ) -> Solution:
     """Return what patterns make of the room beside the ``kept`` candidates, and greedy ones of what these leave."""
-    state = dive(space, limits, kept, spend, unmet=missing, effort=effort)
+    given = frozenset(kept)
+    state = dive(space, limits, given, spend, unmet=missing, effort=effort)
     chosen = frozenset(state.chosen)
-    return divide(space, greedy(space, limits, chosen, (unmet(space, chosen), weak(space, chosen))).chosen)
+    chosen = greedy(space, limits, chosen, (unmet(space, chosen), weak(space, chosen))).chosen
+    if unmet(space, chosen) > tuple(missing or [0] * len(space.classes)):
+        # Patterns are settled one after the other, so the last replica of a minimum may find extras in its place.
+        instead = instead_of_extras(space, chosen)
+        if given <= instead and unmet(space, instead) < unmet(space, chosen):
+            chosen = greedy(space, limits, instead, (unmet(space, instead), weak(space, instead))).chosen
+    if missing is not None and unmet(space, chosen) <= tuple(missing):
+        apart = set_apart(space, limits, chosen)
+        chosen = apart if given <= apart else chosen
+    return divide(space, chosen)
 
 
 def simple_bounds(space: Space, limits: Limits) -> tuple[tuple[int, ...], int, int]:

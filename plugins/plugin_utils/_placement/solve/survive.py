@@ -20,14 +20,15 @@ from collections import Counter, defaultdict
 from ..model import Survivability
 from ._cp_sat import cp_model
 from .losses import Fleet, Losses
-from .space import build
+from .space import occupied
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..model import Problem, Replica
+    from ..model import Replica
     from .budget import Budget
     from .losses import Start
+    from .space import Space
 
 CHECK_SECONDS = 0.3
 """Seconds to prove or refute that a node's minimums fit again, at most."""
@@ -36,14 +37,14 @@ TOO_MANY = 4000
 """Places and replicas to stop beyond which no solver is asked."""
 
 
-def survivability(problem: Problem, replicas: Sequence[Replica], budget: Budget) -> Survivability:
-    """Look at the loss of each node that has a usable GPU."""
-    wanted = [model for model in problem.models if model.replicas_min >= 2]
+def survivability(vacant: Space, replicas: Sequence[Replica], budget: Budget) -> Survivability:
+    """Look at the loss of each node that has a usable GPU, when these replicas are in the space and nothing else is."""
+    wanted = [model for model in vacant.models if model.replicas_min >= 2]
     nodes_of: dict[str, set[str]] = {}
     for replica in replicas:
         nodes_of.setdefault(replica.model, set()).add(replica.node)
     at_risk = sorted(model.name for model in wanted if len(nodes_of.get(model.name, ())) < 2)
-    space = build(problem, replicas)
+    space = occupied(vacant, replicas)
     losses = Losses(space)
     fleet = Fleet(losses, space.running)
     lost_with = {}
@@ -73,6 +74,9 @@ def decide(fleet: Fleet, node: str, missing: tuple[int, ...], budget: Budget) ->
     refuted = tuple(sorted({m for m in missing if fleet.hopeless(m, node)}))
     if refuted:
         return missing, True
+    places = sum(len(fleet.open(m, node)) for m in {*fleet.lost(node)})
+    if places > TOO_MANY:
+        return missing, False
     loss = _Loss(fleet, node)
     if loss.size > TOO_MANY:
         return missing, False

@@ -42,3 +42,20 @@ def test_what_is_quick_or_new_only_in_time_is_not_said() -> None:
     progress("served", 710_000, 721_000, 4.0)
     progress("served", 710_000, 721_000, 60.0)
     assert [line.partition(" s  ")[0].strip() for line in said] == ["2.0", "4.0"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        (0, "all minimums can be met without moving anything"),
+        (1, "1 minimum replica finds no room"),
+        (2, "2 minimum replicas find no room"),
+    ],
+)
+def test_the_first_repair_is_said_at_once(missing: int, words: str) -> None:
+    said: list[str] = []
+    progress = Progress(said.append)
+    progress("first_repair", missing, 0, 0.034)
+    progress("unmet_minimum", 0, 0, 0.5, priority=100)
+    assert len(said) == 1
+    assert said[0].startswith(f"   0.03 s  first repair: {words}")

@@ -170,7 +170,7 @@ def test_losses_are_never_promised_in_vain(case: Problem, draw: random.Random) -
     losses = Losses(space)
     names = [wish.name for wish in case.models]
     position = {
-        (names.index(space.models[c.model].name), tuple(card.key for card in c.shape.gpus)): i
+        (names.index(space.models[c.model].name), tuple(space.gpus[gpu].key for gpu in c.gpus)): i
         for i, c in enumerate(space.candidates)
     }
     choices = list(plans_of(case))

@@ -16,6 +16,7 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.i
     share_time,
 )
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.relaxation import Relaxation
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.repair import instead_of_extras
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.sharing import divide
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.space import (
     LOAD,
@@ -28,7 +29,7 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.s
     unmet,
     weak,
 )
-from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.start import start
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.start import dived, start
 from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.builders import fleet
 
 SEEDS = range(1, 5)
@@ -122,3 +123,12 @@ def test_the_minimums_of_some_models_are_placed_beside_what_is_there() -> None:
     assert set(often) <= wanted
     assert all(number <= space.models[m].replicas_min for m, number in often.items())
     assert often
+
+
+@pytest.mark.parametrize("load", [0.8, 0.95, 1.1])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_minimum_misses_what_an_extra_could_give_way_to(seed: int, load: float) -> None:
+    space, limits = space_of(seed, load)
+    found = dived(space, limits, (), endless)
+    assert legal(space, limits, found.chosen)
+    assert unmet(space, instead_of_extras(space, found.chosen)) == unmet(space, found.chosen)
