@@ -38,8 +38,9 @@ GUARD = 10
 class Budget:
     """The deterministic seconds that are left of those asked for.
 
-    ``reproducible`` turns False once the wall clock had to cut a solve. ``tell`` is told of each objective as it is
-    at the start of its pass, whenever it is better, and at the end.
+    ``reproducible`` turns False once the wall clock had to cut a solve. ``refuted`` is whether the last solve proved
+    that there is no solution. ``tell`` is told of each objective as it is at the start of its pass, whenever it is
+    better, and at the end.
     """
 
     def __init__(self, seconds: float, seed: int, tell: Callable[[Objective], None] | None = None) -> None:
@@ -47,6 +48,7 @@ class Budget:
         self.seed = seed
         self.tell = tell or (lambda _objective: None)
         self.reproducible = True
+        self.refuted = False
 
     def spend(self, items: int) -> bool:
         """Charge the pricing of so many models on a GPU; tell whether time is left."""
@@ -87,4 +89,5 @@ class Budget:
         self.charge(spent)
         if status in (cp_model.FEASIBLE, cp_model.UNKNOWN) and solver.wall_time >= GUARD * limit + GUARD:
             self.reproducible = False
+        self.refuted = status == cp_model.INFEASIBLE
         return solver if status in (cp_model.OPTIMAL, cp_model.FEASIBLE) else None

@@ -27,6 +27,7 @@ from .sharing import divide
 from .space import MORE_IS_BETTER, Limits, Solution, Space, balance, churn, served, unmet, weak, worth
 from .spare import spared
 from .start import SMALL, dived, simple_bounds
+from .tight import packed
 from .watch import Watch
 
 if t.TYPE_CHECKING:
@@ -60,6 +61,9 @@ GIVEN_UP = 20
 
 STEPS = 800
 """Attempts to move something for strong N-1, at most."""
+
+TIGHT = 0.3
+"""Part of the time for all minimums on a fleet that has hardly more VRAM than they take."""
 
 WHOLE = 300
 """Candidates up to which it pays to look for what serves most in the whole fleet at once."""
@@ -109,6 +113,7 @@ class _Passes:
         self.bounds = simple_bounds(space, limits)
         self.relaxation = relaxation
         self.priced = False
+        self.overfull = False
         self.cp: Formulation | None = None
         self.losses = Losses(space)
         self.exact = size(self.losses) <= EXACT
@@ -120,9 +125,13 @@ class _Passes:
 
     def run(self) -> Outcome:
         space = self.space
+        self._pack()
         for position, priority in enumerate(space.classes):
             value = unmet(space, self.best.chosen)[position]
-            self._minimise("unmet_minimum", value, self.bounds[0][position], 0.4, priority=priority)
+            bound = self.bounds[0][position]
+            if self.overfull and position == len(space.classes) - 1 and not any(o.value for o in self.objectives):
+                bound = max(bound, 1)
+            self._minimise("unmet_minimum", value, bound, 0.4, priority=priority)
         self._maximise("weak_n1", weak(space, self.best.chosen), self.bounds[1], 0.3)
         self._prepare()
         self._strong()
@@ -131,6 +140,16 @@ class _Passes:
         self._minimise("churn_mib", churn(space, self.best.chosen), 0, 0.9)
         self._balance()
         return Outcome(self.best, tuple(map(self._as_it_is, self.objectives)))
+
+    def _pack(self) -> None:
+        """Meet all minimums at once where hardly more VRAM is there than they take, or prove that this cannot be."""
+        if not any(unmet(self.space, self.best.chosen)) or any(self.bounds[0]) or not self._free:
+            return
+        packing = packed(self.space, self.budget, TIGHT)
+        if packing.chosen is not None:
+            self.best = fill(self.space, self.limits, packing.chosen, self.best)
+            self.bounds = (self.bounds[0], min(self.bounds[1], packing.lasting), self.bounds[2])
+        self.overfull = packing.refuted
 
     def _as_it_is(self, objective: Objective) -> Objective:
         """Return an objective with what the best solution has of it: a later pass may have found more on its way."""
