@@ -66,6 +66,12 @@ def gap(result: Result) -> float:
     return max(0.0, min(known))
 
 
+def unpriced_gap(result: Result) -> float | None:
+    """How far the engine's served value is from its bound where strong N-1 costs nothing; None if that was not run."""
+    served = result.get("unpriced")
+    return float(1 - served["value"] / served["bound"]) if served and served["bound"] else None
+
+
 def minimums_proved(result: Result) -> bool:
     """Whether the minimums of every class and weak N-1 are as good as proved possible."""
     first = [o for o in result["objectives"] if o["name"] in ("unmet_minimum", "weak_n1")]

@@ -13,7 +13,7 @@ import typing as t
 from statistics import geometric_mean, median
 
 from _baselines import GREEDIES, POLICIES
-from _compare import own_gap, ratios
+from _compare import own_gap, ratios, unpriced_gap
 from _figure import figure
 from _goals import as_rows, goals
 from _runs import EXACT, Job, Result
@@ -68,7 +68,7 @@ def _plans(done: Done) -> str:
         "weak N-1",
         "strong N-1",
     ]
-    head += ["served of demand", "of bound", "own gap", "× best greedy", "× equal greedy", "× GPUStack"]
+    head += ["served of demand", "of bound", "own gap", "without strong N-1", "× best greedy", "× equal greedy", "× GPUStack"]
     head += ["wall", "CPU", "memory"]
     rows = []
     for kind in kinds:
@@ -85,6 +85,7 @@ def _plans(done: Done) -> str:
                 *_worth(ours, lower_bound=kind[0] > EXACT),
                 _median(ours, lambda r: r["served"] / r["bound"] if r.get("bound") else None, ".3f"),
                 _median(ours, own_gap, ".1%"),
+                _median(ours, unpriced_gap, ".1%"),
                 _ratio(pairs, GREEDIES, equal=False),
                 _ratio(pairs, GREEDIES, equal=True),
                 _ratio(pairs, ("GPUStack",), equal=False),
