@@ -68,7 +68,15 @@ def _plans(done: Done) -> str:
         "weak N-1",
         "strong N-1",
     ]
-    head += ["served of demand", "of bound", "own gap", "without strong N-1", "× best greedy", "× equal greedy", "× GPUStack"]
+    head += [
+        "served of demand",
+        "of bound",
+        "own gap",
+        "without strong N-1",
+        "× best greedy",
+        "× equal greedy",
+        "× GPUStack",
+    ]
     head += ["wall", "CPU", "memory"]
     rows = []
     for kind in kinds:

@@ -17,11 +17,12 @@ import typing as t
 from collections import defaultdict
 
 from ._cp_sat import cp_model
-from .losses import Fleet, Losses, Recovery
+from .losses import Fleet, Losses
+from .rescue import Recovery
 
 if t.TYPE_CHECKING:
     from .formulation import Formulation
-    from .losses import Start
+    from .rescue import Start
 
 
 def recoveries(formulation: Formulation) -> list[cp_model.IntVar]:

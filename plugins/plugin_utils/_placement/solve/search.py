@@ -16,7 +16,8 @@ from __future__ import annotations
 import typing as t
 from collections import Counter
 
-from .losses import Fleet, Losses, Recovery
+from .losses import Fleet, Losses
+from .rescue import Recovery
 
 if t.TYPE_CHECKING:
     import random

@@ -27,7 +27,7 @@ if t.TYPE_CHECKING:
 
     from ..model import Replica
     from .budget import Budget
-    from .losses import Start
+    from .rescue import Start
     from .space import Space
 
 CHECK_SECONDS = 0.3
