@@ -143,7 +143,10 @@ class _Passes:
 
     def _pack(self) -> None:
         """Meet all minimums at once where hardly more VRAM is there than they take, or prove that this cannot be."""
-        if not any(unmet(self.space, self.best.chosen)) or any(self.bounds[0]) or not self._free:
+        if len(self.space.gpus) <= SMALL or not self._free:
+            # CP-SAT has the whole of it in its model, or what runs is in the way.
+            return
+        if not any(unmet(self.space, self.best.chosen)) or any(self.bounds[0]):
             return
         packing = packed(self.space, self.budget, TIGHT)
         if packing.chosen is not None:
