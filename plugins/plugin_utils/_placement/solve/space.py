@@ -186,8 +186,8 @@ class Space:
             return candidate.running.gpus
         gpus = [self.gpus[gpu] for gpu in candidate.gpus]
         model = self.models[candidate.model]
-        shape = single(model, gpus[0]) if len(gpus) == 1 else split(model, gpus)
-        assert shape is not None, "a candidate was a split that there is"
+        # There is a split: the candidate was made from it.
+        shape = single(model, gpus[0]) if len(gpus) == 1 else t.cast("Shape", split(model, gpus))
         return shape.shares
 
     def demand(self, model: int, ceiling: int) -> int:
