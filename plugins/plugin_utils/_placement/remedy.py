@@ -46,9 +46,10 @@ _LESS, _LOWER, _CARDS, _MOST_CARDS = 4, 2, 6, 7
 
 
 class Variant(t.Protocol):
-    """The model as it would be with another context or KV cache; None where that changes nothing it needs."""
+    """What tells of a model as it would be with other settings."""
 
-    def __call__(self, model: str, *, context: int | None = None, kv_cache_type: str | None = None) -> Model | None: ...
+    def __call__(self, model: str, *, context: int | None = None, kv_cache_type: str | None = None) -> Model | None:
+        """Return it with another context or KV cache; None where that changes nothing it needs."""
 
 
 @dataclass(frozen=True)
