@@ -74,8 +74,11 @@ class Budget:
         """Take off what was spent without a solver."""
         self.left = max(0.0, self.left - seconds)
 
-    def solve(self, model: cp_model.CpModel, seconds: float, *, linearization: int = 2) -> cp_model.CpSolver | None:
-        """Solve for at most this long; None when no solution was found."""
+    def solve(self, model: cp_model.CpModel, seconds: float, *, linearization: int = 1) -> cp_model.CpSolver | None:
+        """Solve for at most this long; None when no solution was found.
+
+        ``linearization`` is how much of the model the linear program has: 0 nothing, 1 what is linear, 2 all.
+        """
         limit = max(0.01, min(seconds, self.left))
         solver = cp_model.CpSolver()
         solver.parameters.num_workers = 1
@@ -83,7 +86,7 @@ class Budget:
         solver.parameters.max_deterministic_time = limit
         solver.parameters.max_time_in_seconds = GUARD * limit + GUARD
         solver.parameters.linearization_level = linearization
-        solver.parameters.symmetry_level = 0
+        solver.parameters.symmetry_level = 2
         status = solver.solve(model)
         spent = solver.response_proto.deterministic_time + SET_UP * len(model.proto.variables)
         self.charge(spent)

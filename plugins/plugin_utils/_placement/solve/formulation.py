@@ -23,16 +23,24 @@ if t.TYPE_CHECKING:
 class Formulation:
     """The constraint model. Each variable carries the value it has in the best solution, as its hint.
 
-    The candidates in ``settled`` are as in the solution, and so is their time.
+    The candidates in ``settled`` are as in the solution, and so is their time. Of all losses those of ``nodes`` count.
     """
 
-    def __init__(self, space: Space, limits: Limits, solution: Solution, settled: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self,
+        space: Space,
+        limits: Limits,
+        solution: Solution,
+        settled: frozenset[int] = frozenset(),
+        nodes: Sequence[str] = (),
+    ) -> None:
         self.space = space
         self.limits = limits
         self.solution = solution
         self.model = cp_model.CpModel()
         self.hints: list[tuple[cp_model.IntVar, int]] = []
         self.settled = settled
+        self.nodes = nodes
         self.take = [self._place(i) for i in range(len(space.candidates))]
         self.slots: list[cp_model.IntVar] = []
         self.served: list[cp_model.IntVar] = []
@@ -197,7 +205,7 @@ class Formulation:
             return cp_model.LinearExpr.sum(self._lasting())
         if name == "strong_n1":
             if self.survived is None:
-                self.survived = recoveries(self)
+                self.survived = recoveries(self, self.nodes)
             return cp_model.LinearExpr.sum(self.survived)
         if name == "balance_mib":
             return self._least_free()

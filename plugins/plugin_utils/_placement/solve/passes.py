@@ -19,7 +19,7 @@ from .budget import LOOK
 from .dive import prices
 from .formulation import Formulation
 from .incumbent import fill
-from .losses import Losses
+from .losses import Fleet, Losses
 from .recovery import size
 from .region import Region, neighbours
 from .reserve import core, strengthen
@@ -52,6 +52,12 @@ NEIGHBOURS = 10
 """GPUs whose replicas are placed anew together when the whole is too much to improve at once."""
 
 NEIGHBOURHOOD_SECONDS = 0.2
+
+LOSSES_LINEAR = 2
+"""How much of the losses the linear program of a model is told (``Budget.solve``): most are refuted by it alone."""
+
+ALONE = ((LOSSES_LINEAR, 0.05), (0, 0.4))
+"""The same where one loss is looked at by itself, and the part of the time for it; in turn, until it is decided."""
 
 EXACT = 1500
 """Variables of all losses together up to which they are part of the model; beyond it they are looked at apart."""
@@ -117,6 +123,7 @@ class _Passes:
         self.cp: Formulation | None = None
         self.losses = Losses(space)
         self.exact = size(self.losses) <= EXACT
+        self.possible = self.losses.nodes
         self.survived: int | None = None
         self.watch: Watch | None = None
         self.most_served: int | None = None
@@ -216,7 +223,10 @@ class _Passes:
         self.reached = Objective(name, value, bound, value == bound, priority)
         self.budget.tell(self.reached)
         self.objectives.append(self.reached)
-        if self.cp is not None and (name, value) != ("strong_n1", 0):
+        if (name, value) == ("strong_n1", 0):
+            # What comes next need not carry the losses along.
+            self.cp = None
+        elif self.cp is not None:
             self.cp.keep(name, priority, value, sign)
         if self.relaxation is not None and name == "unmet_minimum" and priority is not None:
             self.relaxation.keep(priority, value)
@@ -232,6 +242,8 @@ class _Passes:
             floor = self._floor()
             self._strengthen(floor)
             if self.exact:
+                self.possible = self._possible(floor)
+                bound = min(bound, len(self.possible))
                 cp = self._formulation()
                 cp.model.add(cp.objective("served", None) >= floor)
             value = self.losses.survived(self.best.chosen)
@@ -242,6 +254,24 @@ class _Passes:
         self.budget.tell(self.reached)
         self.objectives.append(self.reached)
         self.survived = value
+
+    def _possible(self, floor: int) -> tuple[str, ...]:
+        """Return the nodes whose losses, each by itself, may be survived by a placement that serves so much."""
+        fleet = Fleet(self.losses, self.best.chosen)
+        now = {node for node in self.losses.nodes if not fleet.recovery(node).missing}
+        return tuple(node for node in self.losses.nodes if node in now or not self._refuted(node, floor))
+
+    def _refuted(self, node: str, floor: int) -> bool:
+        """Tell whether it is proved that the loss cannot be survived, whatever else is lost then."""
+        for linearization, part in ALONE:
+            cp = self._formulated((node,))
+            cp.model.add(cp.objective("served", None) >= floor)
+            cp.model.add(cp.objective("strong_n1", None) == 1)
+            if self.budget.solve(cp.model, self.budget.left * part, linearization=linearization) is not None:
+                return False
+            if self.budget.refuted:
+                return True
+        return False
 
     def _floor(self) -> int:
         """Return what has to be served while strong N-1 grows: what is served without it, less 5 % of the bound."""
@@ -349,7 +379,8 @@ class _Passes:
             solver = self.budget.solve(cp.keeping(core(self.space, self.best)), self.budget.left * part)
             return self._take(cp, solver, value, sign), bound
         cp.hint()
-        solver = self.budget.solve(cp.model, self.budget.left * part)
+        linearization = LOSSES_LINEAR if self.reached.name == "strong_n1" else 1
+        solver = self.budget.solve(cp.model, self.budget.left * part, linearization=linearization)
         if solver is None:
             return value, bound
         proved: int = round(sign * solver.best_objective_bound)
@@ -371,7 +402,7 @@ class _Passes:
             if name == "served" and self._free and draw.random() < DIVES:
                 value = self._dive_again(draw, value)
                 continue
-            region = Region(self.space, self.limits, self.best, neighbours(self.space, self.best, draw, REGION))
+            region = Region(self.space, self.limits, self.best, neighbours(self.space, self.best, draw, REGION), self.possible)
             cp = region.formulation
             for done in self._modelled():
                 cp.keep(done.name, done.priority, done.value, -1 if done.name in MORE_IS_BETTER else 1)
@@ -412,7 +443,12 @@ class _Passes:
 
     def _formulation(self) -> Formulation:
         if self.cp is None:
-            self.cp = Formulation(self.space, self.limits, self.best)
-            for done in self._modelled():
-                self.cp.keep(done.name, done.priority, done.value, -1 if done.name in MORE_IS_BETTER else 1)
+            self.cp = self._formulated(self.possible)
         return self.cp
+
+    def _formulated(self, nodes: tuple[str, ...]) -> Formulation:
+        """Return a model that keeps what was reached, and knows of the losses of these nodes."""
+        cp = Formulation(self.space, self.limits, self.best, nodes=nodes)
+        for done in self._modelled():
+            cp.keep(done.name, done.priority, done.value, -1 if done.name in MORE_IS_BETTER else 1)
+        return cp

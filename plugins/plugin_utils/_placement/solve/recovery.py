@@ -21,15 +21,16 @@ from .losses import Fleet, Losses
 from .rescue import Recovery
 
 if t.TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .formulation import Formulation
     from .rescue import Start
 
 
-def recoveries(formulation: Formulation) -> list[cp_model.IntVar]:
-    """Add the losses to the model; return one variable each: it is survived."""
-    losses = Losses(formulation.space)
-    fleet = Fleet(losses, formulation.solution.chosen)
-    return [_Loss(formulation, fleet, node).survived for node in losses.nodes]
+def recoveries(formulation: Formulation, nodes: Iterable[str]) -> list[cp_model.IntVar]:
+    """Add the losses of these nodes to the model; return one variable each: it is survived."""
+    fleet = Fleet(Losses(formulation.space), formulation.solution.chosen)
+    return [_Loss(formulation, fleet, node).survived for node in nodes]
 
 
 def size(losses: Losses) -> int:

@@ -18,7 +18,7 @@ from .space import Solution, Space
 
 if t.TYPE_CHECKING:
     import random
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from ._cp_sat import cp_model
     from .space import Limits
@@ -40,9 +40,14 @@ def neighbours(space: Space, solution: Solution, draw: random.Random, count: int
 
 
 class Region:
-    """The constraint model of the candidates that are wholly on these GPUs; all others are as in the solution."""
+    """The constraint model of the candidates that are wholly on these GPUs; all others are as in the solution.
 
-    def __init__(self, space: Space, limits: Limits, solution: Solution, gpus: Collection[int]) -> None:
+    Of all losses those of ``nodes`` count.
+    """
+
+    def __init__(
+        self, space: Space, limits: Limits, solution: Solution, gpus: Collection[int], nodes: Sequence[str] = ()
+    ) -> None:
         self.whole = space
         there = frozenset(gpus)
         free = {i for gpu in there for i in space.by_gpu[gpu] if there.issuperset(space.candidates[i].gpus)}
@@ -65,6 +70,7 @@ class Region:
                 {position[i]: slots for i, slots in solution.slots.items() if i in position},
             ),
             settled=frozenset(position[i] for i in self.members if i not in free),
+            nodes=nodes,
         )
 
     def chosen(self, solver: cp_model.CpSolver) -> frozenset[int]:
