@@ -30,7 +30,7 @@ FIGURES = ROOT / ".cache" / "bench" / "placement.json"
 
 # GPUs, models, load, and the seconds to plan for: first those in which minimums and weak N-1 are to be proved.
 FLEETS: tuple[tuple[int, int, float, tuple[int, ...]], ...] = (
-    (8, 10, 0.9, (1,)),
+    (8, 10, 0.9, (10,)),
     (40, 20, 0.6, (10,)),
     (40, 20, 0.9, (1, 10)),
     (100, 40, 0.9, (2, 10)),
@@ -41,6 +41,8 @@ FLEETS: tuple[tuple[int, int, float, tuple[int, ...]], ...] = (
     (400, 80, 1.1, (30,)),
 )
 LONG = 60
+OFTEN = {(8, 10): 5}
+"""Fleets that are so quickly planned that they are drawn so many times as often."""
 KINDS = ("plan", "loss", "events", "planted", "repeat")
 LOSSES = ((100, 40, 0.9, 10), (400, 80, 0.9, 10))
 EVENTS = (40, 20, 0.9, 2)
@@ -93,7 +95,7 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
     jobs = []
     for gpus, models, load, own in fleets:
         seconds = args.seconds or [*own, *([LONG] if args.long and load == 0.9 and 40 <= gpus <= 400 else [])]
-        for seed in range(1, args.seeds + 1):
+        for seed in range(1, args.seeds * OFTEN.get((gpus, models), 1) + 1):
             jobs += [Job("plan", gpus, models, load, seed, time) for time in seconds]
             jobs.append(Job("others", gpus, models, load, seed))
     if not (args.fleet or args.load):

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 from _compare import never_worse
 from _figure import figure
+from _goals import goals
 from _runs import Job, Result, run
 from _tables import markdown, write_docs
 
@@ -33,6 +34,24 @@ def test_every_run_has_its_table(done: dict[Job, Result]) -> None:
         assert title in text
     for policy in ("first fit", "k8s spread", "GPUStack", "Ollama", "**sdai**"):
         assert f"\n| {policy}" in text
+
+
+@pytest.mark.parametrize(
+    ("times", "measured", "met"),
+    [
+        ([0.2, 0.4, None], "0.4 s; proved 2 of 3", True),
+        ([0.2, 1.4, 0.3], "0.3 s; proved 3 of 3", True),
+        ([0.2, None, None], "never; proved 1 of 3", False),
+    ],
+)
+def test_a_proof_that_is_missing_took_forever(times: list[float | None], measured: str, met: bool) -> None:
+    """The median decides."""
+    runs = {
+        Job("plan", 8, 10, 0.9, seed, 10): {"objectives": [{"proved": time is not None}], "cpu": time or 9, "wall": 9}
+        for seed, time in enumerate(times)
+    }
+    (row,) = [goal for goal in goals(t.cast("dict[Job, Result]", runs)) if goal[0] == "8/10"]
+    assert row[2:] == (measured, met)
 
 
 def test_what_was_not_run_is_not_in_the_tables() -> None:

@@ -19,6 +19,9 @@ from .space import LOAD, SLOTS, Limits, Solution, Space, balance, served_by_mode
 if t.TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
+TOO_BIG = 12_000
+"""Candidates beyond which a model of the whole fleet no longer pays: some GPUs at a time are placed anew instead."""
+
 
 class Formulation:
     """The constraint model. Each variable carries the value it has in the best solution, as its hint.

@@ -17,10 +17,13 @@ from ._cp_sat import np
 from .space import LOAD, SLOTS, Limits, Solution, Space, unmet, weak, worth
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 Order = t.Callable[["State", t.Any], list[int]]
 """Sorts an array of candidates of one model; of equal ones the lower goes first."""
+
+ModelOrder = t.Callable[[Space, int], tuple[int, ...]]
+"""The key that models of one priority are sorted by."""
 
 
 class State:
@@ -141,15 +144,6 @@ def _listed(members: t.Any, order: t.Any = slice(None)) -> list[int]:
 COMPLETED = 4
 """Greedy placements, alike in what goes before service, that are compared by what they serve."""
 
-PLACES: tuple[tuple[Order, bool], ...] = (
-    (_tightest, True),
-    (_tightest, False),
-    (_fastest, True),
-    (_first, False),
-    (_emptiest, False),
-)
-"""Which place is tried first, and whether one on a second node goes before all others where survival asks for it."""
-
 
 def _largest(space: Space, m: int) -> tuple[int, ...]:
     return (-space.least_mib[m], m)
@@ -159,6 +153,22 @@ def _rarest(space: Space, m: int) -> tuple[int, ...]:
     return (len(space.by_model[m]), m)
 
 
+ORDERS: tuple[tuple[ModelOrder, Order, bool], ...] = tuple(
+    (models, places, apart)
+    for models in (_largest, _rarest)
+    for places, apart in (
+        (_tightest, True),
+        (_tightest, False),
+        (_fastest, True),
+        (_first, False),
+        (_emptiest, False),
+    )
+)
+"""Which model goes first, which place is tried first, and whether one on a second node goes before all others where
+survival asks for it.
+"""
+
+
 def greedy(
     space: Space, limits: Limits, start: frozenset[int], enough: tuple[tuple[int, ...], int] | None = None
 ) -> Solution:
@@ -166,12 +176,39 @@ def greedy(
 
     No other one is looked for when one reaches ``enough``: unmet minimums by class and models that survive.
     """
+    states = _best(space, limits.ceilings, start, enough)[:COMPLETED]
+    return min(map(_completed, states), key=lambda solution: worth(space, solution))
+
+
+def grown(space: Space, limits: Limits) -> list[frozenset[int]]:
+    """Return what greedy orders make of the fleet that miss least, and of these survive most weakly.
+
+    Beside the minimums each model in turn gets one more replica for as long as there is room, whether it serves or not.
+    """
     found = []
-    for state in _best(space, limits.ceilings, start, enough)[:COMPLETED]:
-        slots = _share_time(state, {})
-        _add_extras(state, slots)
-        found.append(Solution(frozenset(state.chosen), slots))
-    return min(found, key=lambda solution: worth(space, solution))
+    for models, places, apart in ORDERS:
+        state = _attempt(State(space, limits.ceilings, ()), models, places, apart=apart)
+        reached = (unmet(space, state.chosen), -weak(space, state.chosen))
+        _grow(state, models, places)
+        found.append((reached, frozenset(state.chosen)))
+    best = min(reached for reached, _chosen in found)
+    return [chosen for reached, chosen in found if reached == best]
+
+
+def _grow(state: State, models: ModelOrder, places: Order) -> None:
+    space = state.space
+    before = -1
+    while before < len(state.chosen):
+        before = len(state.chosen)
+        for m in sorted(range(len(space.models)), key=lambda m: (-space.models[m].priority, models(space, m))):
+            order = places(state, state.roomy(space.by_model[m]))
+            _take_first(state, order, wanted=min(state.ceilings[m], len(state.nodes[m]) + 1))
+
+
+def _completed(state: State) -> Solution:
+    slots = _share_time(state, {})
+    _add_extras(state, slots)
+    return Solution(frozenset(state.chosen), slots)
 
 
 def least_missing(space: Space, start: frozenset[int]) -> frozenset[int]:
@@ -215,9 +252,8 @@ def fill(space: Space, limits: Limits, least: frozenset[int], wish: Solution) ->
 
 def _attempts(space: Space, ceilings: tuple[int, ...], start: frozenset[int]) -> Iterator[State]:
     state = State(space, ceilings, start)
-    for models in (_largest, _rarest):
-        for places, apart in PLACES:
-            yield _attempt(state.copy(), models, places, apart=apart)
+    for models, places, apart in ORDERS:
+        yield _attempt(state.copy(), models, places, apart=apart)
 
 
 def adopt(known: Space, solution: Solution, space: Space) -> Solution:
@@ -241,7 +277,7 @@ def adopt(known: Space, solution: Solution, space: Space) -> Solution:
 
 def _attempt(
     state: State,
-    models: Callable[[Space, int], tuple[int, ...]],
+    models: ModelOrder,
     places: Order,
     *,
     apart: bool,

@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from ..model import Objective
 from .budget import LOOK
 from .dive import prices
-from .formulation import Formulation
+from .formulation import TOO_BIG, Formulation
 from .incumbent import fill
-from .losses import Fleet, Losses
+from .losses import Losses
 from .recovery import size
 from .region import Region, neighbours
-from .reserve import core, strengthen
+from .reserve import core
 from .sharing import divide
 from .space import MORE_IS_BETTER, Limits, Solution, Space, balance, churn, served, unmet, weak, worth
-from .spare import spared
 from .start import SMALL, dived, simple_bounds
+from .strong import LOSSES_LINEAR, possible, stronger
 from .tight import packed
 from .watch import Watch
 
@@ -35,11 +35,8 @@ if t.TYPE_CHECKING:
     from .budget import Budget
     from .relaxation import Relaxation
 
-TOO_BIG = 12_000
-"""Candidates beyond which a model of the whole fleet no longer pays: some GPUs at a time are placed anew instead."""
-
 REGION = 8
-"""GPUs of such a fleet that are placed anew together."""
+"""GPUs of a fleet that is too big for one model that are placed anew together."""
 
 REGION_SECONDS = 0.1
 
@@ -53,20 +50,11 @@ NEIGHBOURS = 10
 
 NEIGHBOURHOOD_SECONDS = 0.2
 
-LOSSES_LINEAR = 2
-"""How much of the losses the linear program of a model is told (``Budget.solve``): most are refuted by it alone."""
-
-ALONE = ((LOSSES_LINEAR, 0.05), (0, 0.4))
-"""The same where one loss is looked at by itself, and the part of the time for it; in turn, until it is decided."""
-
 EXACT = 1500
 """Variables of all losses together up to which they are part of the model; beyond it they are looked at apart."""
 
 GIVEN_UP = 20
 """Strong N-1 may cost one part in so many of the most that can be served by its bound: 5 %."""
-
-STEPS = 800
-"""Attempts to move something for strong N-1, at most."""
 
 TIGHT = 0.3
 """Part of the time for all minimums on a fleet that has hardly more VRAM than they take."""
@@ -242,7 +230,7 @@ class _Passes:
             floor = self._floor()
             self._strengthen(floor)
             if self.exact:
-                self.possible = self._possible(floor)
+                self.possible = possible(self.losses, self.best, self.budget, floor, self._formulated)
                 bound = min(bound, len(self.possible))
                 cp = self._formulation()
                 cp.model.add(cp.objective("served", None) >= floor)
@@ -254,24 +242,6 @@ class _Passes:
         self.budget.tell(self.reached)
         self.objectives.append(self.reached)
         self.survived = value
-
-    def _possible(self, floor: int) -> tuple[str, ...]:
-        """Return the nodes whose losses, each by itself, may be survived by a placement that serves so much."""
-        fleet = Fleet(self.losses, self.best.chosen)
-        now = {node for node in self.losses.nodes if not fleet.recovery(node).missing}
-        return tuple(node for node in self.losses.nodes if node in now or not self._refuted(node, floor))
-
-    def _refuted(self, node: str, floor: int) -> bool:
-        """Tell whether it is proved that the loss cannot be survived, whatever else is lost then."""
-        for linearization, part in ALONE:
-            cp = self._formulated((node,))
-            cp.model.add(cp.objective("served", None) >= floor)
-            cp.model.add(cp.objective("strong_n1", None) == 1)
-            if self.budget.solve(cp.model, self.budget.left * part, linearization=linearization) is not None:
-                return False
-            if self.budget.refuted:
-                return True
-        return False
 
     def _floor(self) -> int:
         """Return what has to be served while strong N-1 grows: what is served without it, less 5 % of the bound."""
@@ -288,32 +258,11 @@ class _Passes:
 
     def _strengthen(self, floor: int) -> None:
         with self.budget.capped(0.5):
-            looks = self.losses.looks
-            most = looks + int(self.budget.left / LOOK)
-            first = self.best
-            if self._free and len(self.space.gpus) > SMALL:
-                first = spared(self.losses, self.limits, self.best, self.budget.spend, floor)
-            found = strengthen(
-                self.losses,
-                first,
-                self._completed,
-                floor_served=floor,
-                seed=self.budget.seed,
-                steps=STEPS,
-                looks=most,
-            )
-            self.budget.charge(LOOK * (self.losses.looks - looks))
+            found = stronger(self.losses, self.limits, self.best, self.budget, floor)
         if found is not self.best:
             self.best = found
             # The hints of the model are those of another solution.
             self.cp = None
-
-    def _completed(self, chosen: frozenset[int]) -> Solution:
-        """Return an arrangement of the minimums with what serves more."""
-        if self._free and len(self.space.gpus) > SMALL:
-            missing = unmet(self.space, self.best.chosen)
-            return dived(self.space, self.limits, chosen, self.budget.spend, missing=missing)
-        return fill(self.space, self.limits, chosen, self.best)
 
     def _balance(self) -> None:
         """Leave as much as can be free where the least is, against estimates that err."""
@@ -402,7 +351,8 @@ class _Passes:
             if name == "served" and self._free and draw.random() < DIVES:
                 value = self._dive_again(draw, value)
                 continue
-            region = Region(self.space, self.limits, self.best, neighbours(self.space, self.best, draw, REGION), self.possible)
+            gpus = neighbours(self.space, self.best, draw, REGION)
+            region = Region(self.space, self.limits, self.best, gpus, self.possible)
             cp = region.formulation
             for done in self._modelled():
                 cp.keep(done.name, done.priority, done.value, -1 if done.name in MORE_IS_BETTER else 1)

@@ -16,7 +16,7 @@ from .search import Search
 from .space import served, unmet, weak
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from .losses import Losses
     from .space import Solution, Space
@@ -52,14 +52,14 @@ def strengthen(
         if losses.looks >= looks or not search.failed():
             break
     found.sort(key=lambda item: item[0])
-    best = (losses.survived(solution.chosen), solution)
-    for _failed, chosen in found[:CHOICES]:
-        filled = complete(chosen)
-        if acceptable(losses.space, filled, solution, floor_served):
-            survived = losses.survived(filled.chosen)
-            if survived > best[0]:
-                best = (survived, filled)
-    return best[1]
+    choices = [complete(chosen) for _failed, chosen in found[:CHOICES]]
+    return lasting(losses, [solution, *choices], solution, floor_served)
+
+
+def lasting(losses: Losses, choices: Iterable[Solution], than: Solution, floor_served: int) -> Solution:
+    """Return the one of the acceptable solutions that survives most losses; of equal ones what serves most."""
+    good = [choice for choice in choices if choice is than or acceptable(losses.space, choice, than, floor_served)]
+    return max(good, key=lambda choice: (losses.survived(choice.chosen), served(losses.space, choice)))
 
 
 def acceptable(space: Space, found: Solution, than: Solution, floor_served: int) -> bool:

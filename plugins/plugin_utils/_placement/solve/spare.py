@@ -17,7 +17,7 @@ import typing as t
 from collections import Counter
 
 from .dive import dive
-from .reserve import acceptable, core
+from .reserve import core, lasting
 from .space import Limits, unmet
 from .start import dived
 
@@ -40,18 +40,14 @@ def spared(
         tuple(min(model.replicas_min, most) for model, most in zip(space.models, limits.ceilings, strict=True))
     )
     missing = unmet(space, solution.chosen)
-    best, survived = solution, losses.survived(solution.chosen)
+    choices = [solution]
     for part in PARTS:
         if not spend(0):
             break
         closed = _spare(space, solution, part)
         state = dive(space, least, (), spend, closed=closed)
-        found = dived(space, limits, state.chosen, spend, missing=missing)
-        if acceptable(space, found, solution, floor_served):
-            more = losses.survived(found.chosen)
-            if more > survived:
-                best, survived = found, more
-    return best
+        choices.append(dived(space, limits, state.chosen, spend, missing=missing))
+    return lasting(losses, choices, solution, floor_served)
 
 
 def _spare(space: Space, solution: Solution, part: float) -> frozenset[int]:

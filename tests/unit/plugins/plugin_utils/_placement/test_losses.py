@@ -16,6 +16,7 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model i
 )
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve import passes, solve
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.budget import Budget
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.formulation import Formulation
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.incumbent import fill, greedy
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.losses import Fleet, Losses
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.reserve import strengthen
@@ -28,6 +29,7 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.s
     unmet,
     weak,
 )
+from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.strong import possible
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.survive import decide
 from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.builders import (
     check,
@@ -150,6 +152,23 @@ def test_what_runs_is_not_moved_for_it() -> None:
     runs = frozenset(space.running)
     assert runs
     assert runs <= better(space, Solution(runs, {})).chosen
+
+
+def test_a_loss_that_cannot_be_survived_is_refuted_by_itself() -> None:
+    """Without n1 no two of the three share a card, though each card is large enough for two of the smallest."""
+    cards = [gpu("n1", "g1", 17_000), gpu("n2", "g2", 10_000), gpu("n3", "g3", 10_000)]
+    sizes = {"a": 6_000, "b": 5_500, "c": 4_600}
+    space = build(problem(cards, [model(name, mib) for name, mib in sizes.items()]), ())
+    losses, limits = Losses(space), limits_of(space)
+    assert losses.most(0) == 3
+    best = greedy(space, limits, frozenset())
+
+    def formulated(nodes: tuple[str, ...]) -> Formulation:
+        cp = Formulation(space, limits, best, nodes=nodes)
+        cp.keep("unmet_minimum", space.classes[0], 0, 1)
+        return cp
+
+    assert possible(losses, best, Budget(10, 0), 0, formulated) == ("n2", "n3")
 
 
 # --- plans ------------------------------------------------------------------------------------------
