@@ -152,7 +152,8 @@ def main(wanted: list[str]) -> int:
         **os.environ,
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "ANSIBLE_HOME": str(ROOT / ".ansible"),
-        "PYTHONDONTWRITEBYTECODE": "1",
+        # Of what is imported only, and not in the tree: the environments are installed without.
+        "PYTHONPYCACHEPREFIX": str(ROOT / ".cache" / "bytecode"),
         # What newer versions of ansible-core do by default: facts only in ansible_facts.
         "ANSIBLE_INJECT_FACT_VARS": "false",
     }

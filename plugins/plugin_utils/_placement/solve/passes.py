@@ -230,7 +230,8 @@ class _Passes:
             floor = self._floor()
             self._strengthen(floor)
             if self.exact:
-                self.possible = possible(self.losses, self.best, self.budget, floor, self._formulated)
+                with self.budget.capped(0.7):
+                    self.possible = possible(self.losses, self.best, self.budget, floor, self._formulated)
                 bound = min(bound, len(self.possible))
                 cp = self._formulation()
                 cp.model.add(cp.objective("served", None) >= floor)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import typing as t
 
@@ -22,6 +23,8 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model i
 )
 
 CONTEXT_MIB = 500
+LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+"""Whether counts are those of `make test-long`."""
 
 
 def gpu(

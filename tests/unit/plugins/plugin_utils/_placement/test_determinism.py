@@ -11,9 +11,9 @@ import subprocess
 import sys
 
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.model import Options
-from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.builders import fleet
+from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.builders import LONG, fleet
 
-SEEDS = range(20 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 4)
+SEEDS = range(20 if LONG else 3)
 
 CORE = Options.__module__.removesuffix(".model")
 

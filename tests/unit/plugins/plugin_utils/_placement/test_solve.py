@@ -7,9 +7,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
-import sys
 import typing as t
 
 import pytest
@@ -34,6 +31,7 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve.s
     worth,
 )
 from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.builders import (
+    LONG,
     check,
     fleet,
     gpu,
@@ -409,35 +407,7 @@ def test_a_wall_clock_guard_is_confessed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not plan.reproducible
 
 
-SCRIPT = f"""
-import json
-from {fleet.__module__} import fleet
-from {solve.__module__} import solve
-from {passes.__name__.replace("solve.passes", "serialize")} import plan_to_dict
-from {Options.__module__} import Options
-case = fleet(8, 6, load=0.8)
-first = solve(case, (), Options(seconds=1))
-second = solve(case, first.replicas[2:], Options(seconds=1))
-print(json.dumps([plan_to_dict(first), plan_to_dict(second)]))
-"""
-
-
-def test_the_plan_does_not_depend_on_the_hash_seed() -> None:
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", SCRIPT],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "77")
-    ]
-    assert runs[0] == runs[1]
-    assert '"reproducible": true' in runs[0]
-
-
-@pytest.mark.parametrize("seed", [1, 3])
+@pytest.mark.parametrize("seed", [1, 3] if LONG else [1])
 def test_a_plan_that_was_cut_short_is_kept_when_it_runs(seed: int) -> None:
     """More time would find a better one, and each look at what runs is more time."""
     case = fleet(40, 20, load=0.9, seed=seed)

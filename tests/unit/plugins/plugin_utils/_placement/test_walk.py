@@ -11,7 +11,6 @@ there are too many for that, by whether all that starts fits beside all that run
 from __future__ import annotations
 
 import dataclasses
-import os
 import random
 import typing as t
 from collections import Counter
@@ -31,12 +30,13 @@ from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.solve i
 from ansible_collections.aivailable.sdai.plugins.plugin_utils._placement.waves import transition
 from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.best_waves import Moves
 from ansible_collections.aivailable.sdai.tests.unit.plugins.plugin_utils._placement.builders import (
+    LONG,
     gpu,
     model,
     problem,
 )
 
-EVENTS = 200 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 20
+EVENTS = 200 if LONG else 20
 FEW = 8
 MARGIN = 1_000
 SIZES = (1_900, 2_700, 3_400, 4_800, 6_100, 7_900, 14_000)
