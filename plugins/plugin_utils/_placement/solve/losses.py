@@ -24,7 +24,7 @@ from .rescue import Recovery, Rescue
 from .space import candidate_at
 
 if t.TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from .rescue import Start
     from .space import Candidate, Space
@@ -47,6 +47,21 @@ class Heads(t.NamedTuple):
         return cls(places, gpus, np.fromiter((mib[0] for _gpus, mib, _node in places), np.int64, count))
 
 
+Value = t.TypeVar("Value")
+
+
+class _Each(dict[int, Value]):
+    """Something of each model, worked out when it is first asked for."""
+
+    def __init__(self, make: Callable[[int], Value]) -> None:
+        super().__init__()
+        self.make = make
+
+    def __missing__(self, model: int) -> Value:
+        found = self[model] = self.make(model)
+        return found
+
+
 class Losses:
     """The node losses of a space. Made once, asked for any choice of its candidates."""
 
@@ -56,9 +71,9 @@ class Losses:
         self.members: dict[str, list[int]] = defaultdict(list)
         for position, gpu in enumerate(space.gpus):
             self.members[gpu.node].append(position)
-        self.places = [_starts(space, m) for m in range(len(space.models))]
-        self.least = [min((sum(mib) for _gpus, mib, _node in places), default=0) for places in self.places]
-        self.narrowest = [min((min(mib) for _gpus, mib, _node in places), default=0) for places in self.places]
+        self.places = _Each(lambda m: _starts(space, m))
+        self.least = _Each(lambda m: min((sum(mib) for _gpus, mib, _node in self.places[m]), default=0))
+        self.narrowest = _Each(lambda m: min((min(mib) for _gpus, mib, _node in self.places[m]), default=0))
         # A count of the work that is done here, which is the same on every machine.
         self.looks = 0
         self._heads: dict[int, Heads] = {}

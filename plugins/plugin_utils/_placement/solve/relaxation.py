@@ -25,6 +25,7 @@ from collections import Counter, defaultdict
 
 from ._cp_sat import pywraplp
 from .knapsack import Table
+from .unswept import unswept
 
 if t.TYPE_CHECKING:
     from .master import Prices
@@ -129,6 +130,7 @@ class _Part:
 class Relaxation:
     """The program of a space in which nothing runs yet."""
 
+    @unswept()
     def __init__(self, space: Space, limits: Limits) -> None:
         self.space = space
         self.program = _Program()

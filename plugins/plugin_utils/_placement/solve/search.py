@@ -53,7 +53,7 @@ class Search:
                 self.on_gpu[gpu].add(i)
         self.chosen = set(start)
         self.known = {node: self.fleet.recovery(node, SEARCH_TRIES) for node in losses.nodes}
-        sizes = [least for least, model in zip(losses.least, self.space.models, strict=True) if model.replicas_min]
+        sizes = [losses.least[m] for m, model in enumerate(self.space.models) if model.replicas_min]
         self.fee = sum(sizes) // max(1, len(sizes))
         # What a node offers beyond all that is free cannot find room elsewhere, whatever lies there.
         room = sum(self.fleet.free)

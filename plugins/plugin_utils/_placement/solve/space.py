@@ -25,6 +25,7 @@ from ....module_utils._speed import milli_tokens_per_second
 from ..rules import allowed, gpu_order
 from ..shapes import as_it_runs, fitting, single, split, splits, whole
 from ._cp_sat import np
+from .unswept import unswept
 
 if t.TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -247,6 +248,7 @@ def build(problem: Problem, running: Iterable[Replica]) -> Space:
     return occupied(vacant(problem), running)
 
 
+@unswept()
 def vacant(problem: Problem, names: Collection[str] | None = None) -> Space:
     """Enumerate the places where replicas could start: of all models, or of these only."""
     ordered = tuple(sorted(problem.models, key=lambda model: (-model.priority, model.name)))
