@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import typing as t
 
@@ -38,16 +39,21 @@ def lock_of(host: Host) -> dict[str, t.Any]:
     return dict(json.loads(text)) if text else {}
 
 
-def test_the_second_run_says_who_holds_the_lock_and_a_third_follows_a_killed_one(keeper: Host) -> None:
-    first = subprocess.Popen(
-        [str(BIN / "ansible-playbook"), APPLY, "-i", str(INVENTORY)],
-        cwd=ROOT,
-        env=playbook_environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def test_the_second_run_says_who_holds_the_lock_and_a_third_follows_a_killed_one(keeper: Host, tmp_path: Path) -> None:
+    said = tmp_path / "first.log"
+    with said.open("w") as log:
+        first = subprocess.Popen(
+            [str(BIN / "ansible-playbook"), APPLY, "-i", str(INVENTORY)],
+            cwd=ROOT,
+            env=playbook_environment(),
+            stdout=log,
+            stderr=log,
+        )
     try:
-        wait_for("the lock", lambda: lock_of(keeper), seconds=60, every=0.3)
+        wait_for("the lock, or an end", lambda: lock_of(keeper) or first.poll() is not None, seconds=150, every=0.3)
+        assert first.poll() is None, said.read_text()
+        # Held up, since a run that changes nothing may be over before those that are refused.
+        first.send_signal(signal.SIGSTOP)
         held = lock_of(keeper)
         second = playbook(APPLY)
         assert second.code != 0
@@ -60,7 +66,7 @@ def test_the_second_run_says_who_holds_the_lock_and_a_third_follows_a_killed_one
         assert f"(pid {first.pid})" in checked.output
         assert "/nowhere/plan.json" in checked.output
         assert lock_of(keeper) == held
-        assert first.poll() is None, "the first run ended too early for this test"
+        assert first.poll() is None
     finally:
         first.kill()
         first.wait()
