@@ -21,7 +21,7 @@ define install # DIRECTORY LOCK DURATION
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	@echo "Making $(1) ($(3) the first time)"
 	@$(PYTHON) -m venv --clear $(1)
-	@$(1)/bin/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r $(2) 2> >(grep -v 'is ignored: it is neither a file nor a directory' >&2)
+	@$(1)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $(2) 2> >(grep -v 'is ignored: it is neither a file nor a directory' >&2)
 endef
 
 $(VENV)/.complete: requirements-dev.lock tests/tools/system-packages

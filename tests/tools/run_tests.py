@@ -152,8 +152,7 @@ def main(wanted: list[str]) -> int:
         **os.environ,
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "ANSIBLE_HOME": str(ROOT / ".ansible"),
-        # Of what is imported only, and not in the tree: the environments are installed without.
-        "PYTHONPYCACHEPREFIX": str(ROOT / ".cache" / "bytecode"),
+        "PYTHONDONTWRITEBYTECODE": "1",
         # What newer versions of ansible-core do by default: facts only in ansible_facts.
         "ANSIBLE_INJECT_FACT_VARS": "false",
     }
